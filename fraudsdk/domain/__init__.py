@@ -1,0 +1,1 @@
+"""The words: a `Transaction` goes in, a `Decision` comes out."""
