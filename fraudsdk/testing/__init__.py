@@ -1,0 +1,1 @@
+"""For users too: a clock to advance, and the contract suites that every store and sink must pass."""
