@@ -31,6 +31,7 @@ SESSION_GAP_US: Final = 30 * MINUTE_US
 COMMON_FINGERPRINTS: Final = 40  # of telephones that are all alike
 USER_AGENTS: Final = 300
 
+_LETTERS: Final = str.maketrans("0123456789", "ghijklmnop")
 _NONE: Final = np.array([None], dtype=object)
 
 # Per pattern: median days until it is known, log standard deviation, and the share that is never found out.
@@ -116,11 +117,11 @@ def _names(prefix: str, n: int, width: int) -> NDArray[Any]:
 
 
 def _hashes(prefix: str, n: int, salt: int) -> NDArray[Any]:
-    """Distinct text that looks like a hash; the letter in front keeps an all-digit one from being taken for a card."""
+    """Distinct text like a hash, in letters only: a run of digits might pass for a card number and be refused."""
     # An odd multiplier permutes the 64-bit integers, so no two are alike.
     mixed = (np.arange(n, dtype=np.uint64) + np.uint64(salt << 40)) * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(29)
-    return np.array([f"{prefix}{value:016x}" for value in mixed.tolist()], dtype=object)
+    return np.array([prefix + f"{value:016x}".translate(_LETTERS) for value in mixed.tolist()], dtype=object)
 
 
 def _some_absent(rng: np.random.Generator, names: NDArray[Any], share: float) -> NDArray[Any]:

@@ -181,7 +181,7 @@ def account_takeover(scene: Scene, rng: np.random.Generator, quota: int) -> Crim
     One attack in six works through the victim's own device (remote access) and cannot be told by device or address.
     """
     population, users = scene.population, scene.population.users
-    attacks = plan(rng, quota * 6 // 7, 2, 8)  # payees who bank here add their own leg
+    attacks = plan(rng, quota * 10 // 11, 2, 8)  # payees who bank here add their own leg
     n, n_attacks = attacks.n_rows, attacks.size.size
     victim = rng.integers(0, scene.spec.users, n_attacks)
     start_us = _victims_clock_us(scene, rng, victim, lasting_us=DAY_US)
@@ -227,25 +227,22 @@ def card_testing(scene: Scene, rng: np.random.Generator, quota: int) -> Crime:
     """
     Try many stolen cards for small change at one or two sites, then spend on those that worked.
 
-    One attack in four is paced: minutes rather than seconds between attempts.
+    One attack in four is paced, minutes rather than seconds between attempts, and one in four changes its address after
+    every second attempt: then only the site sees the burst.
     """
     population = scene.population
     attacks = plan(rng, quota, 16, 56)
     n, n_attacks = attacks.n_rows, attacks.size.size
     paced = chance(rng, 0.25, n_attacks)
     start_us = scene.moments_us(rng, n_attacks, 3 * DAY_US)
-    gap_s = rng.exponential(np.where(attacks.each(paced), 150.0, 14.0)) + 1.0
+    gap_s = rng.exponential(np.where(attacks.each(paced), 240.0, 14.0)) + 1.0
     time_us = attacks.times_us(start_us, gap_s * SECOND_US)
     card = rng.integers(0, population.n_cards, n)
     declined = chance(rng, attacks.each(rng.uniform(0.45, 0.75, n_attacks)), n)
-    # Addresses are used one after the other, as each is blocked in turn.
-    n_addresses = rng.integers(1, 4, n_attacks)
-    turn = attacks.position * attacks.each(n_addresses) // attacks.each(attacks.size)
-    pool = scene.attackers_addresses(rng, population.card_owner[rng.integers(0, population.n_cards, 3 * n_attacks)])
     second_device = chance(rng, 0.3, n) & attacks.each(chance(rng, 0.5, n_attacks))
     devices = scene.attackers_devices(rng, 2 * n_attacks)
     device = np.where(second_device, devices[n_attacks + attacks.of_row], devices[attacks.of_row])
-    sites = population.merchants.sites[rng.integers(0, population.merchants.sites.size, 2 * n_attacks)]
+    sites = population.merchants.some_site(rng, 2 * n_attacks)
     second_site = chance(rng, 0.35, n) & attacks.each(chance(rng, 0.5, n_attacks))
     ledger = rows(
         n,
@@ -253,7 +250,7 @@ def card_testing(scene: Scene, rng: np.random.Generator, quota: int) -> Crime:
         card=card,
         merchant=np.where(second_site, sites[n_attacks + attacks.of_row], sites[attacks.of_row]),
         device=np.where(attacks.each(chance(rng, 0.2, n_attacks)), -1, device),
-        ip=pool[turn * n_attacks + attacks.of_row],
+        ip=_testers_addresses(scene, rng, attacks),
         channel=ECOMMERCE,
         entry_mode=KEYED,
         three_ds=np.where(chance(rng, 0.85, n), NOT_ASKED, -1),
@@ -263,6 +260,16 @@ def card_testing(scene: Scene, rng: np.random.Generator, quota: int) -> Crime:
     _spend_on_tested_cards(scene, rng, attacks, ledger)
     ledger["user"] = population.card_owner[ledger["card"]]
     return _crime(ledger)
+
+
+def _testers_addresses(scene: Scene, rng: np.random.Generator, attacks: Attacks) -> Ints:
+    """Use up to three addresses one after the other, as each is blocked in turn; or many, from a network for rent."""
+    n_attacks, n_cards = attacks.size.size, scene.population.n_cards
+    n_addresses = np.where(chance(rng, 0.25, n_attacks), attacks.size // 2, rng.integers(1, 4, n_attacks))
+    turn = attacks.position * attacks.each(n_addresses) // attacks.each(attacks.size)
+    near_somebody = scene.population.card_owner[rng.integers(0, n_cards, attacks.n_rows)]
+    used_in_turn: Ints = attacks.each(attacks.first) + turn
+    return scene.attackers_addresses(rng, near_somebody)[used_in_turn]
 
 
 def _spend_on_tested_cards(scene: Scene, rng: np.random.Generator, attacks: Attacks, ledger: Rows) -> None:
