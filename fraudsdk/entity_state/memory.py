@@ -1,0 +1,82 @@
+"""The memory of one process: the pool, the table over it and the journal, as the arrays that kernels take."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fraudsdk.entity_state.layout import (
+    COUNTER_NAMES,
+    META_BUMP,
+    META_ENTITIES,
+    META_MAX_ENTITIES,
+    META_WORDS,
+    StateLayout,
+)
+from fraudsdk.errors import ConfigurationError
+
+# Zeroed pages cost nothing until they are touched, so a generous first reservation saves every later copy.
+FIRST_POOL_WORDS = 1 << 26
+# The first words are never handed out: chunk 0 means "none".
+FIRST_CHUNK = 8
+
+
+class EntityMemory:
+    """
+    State of every entity this process remembers.
+
+    Parameters
+    ----------
+    layout : StateLayout
+    max_entities : int
+        Entities of all kinds together; beyond it the least recently used is forgotten, and counted.
+    journal_capacity : int
+        Transactions that labels, reversals and duplicates can still refer to; beyond it the oldest is forgotten.
+
+    Notes
+    -----
+    Not thread-safe: whoever owns it serialises access.
+    """
+
+    def __init__(self, layout: StateLayout, *, max_entities: int, journal_capacity: int) -> None:
+        least = 4 * len(layout.names) + 64
+        if max_entities < least:
+            raise ConfigurationError(
+                f"max_entities must be at least {least} for this feature set, was {max_entities}; raise it"
+            )
+        if journal_capacity < 1:
+            raise ConfigurationError(f"journal_capacity must be at least 1, was {journal_capacity}; raise it")
+        self.layout = layout
+        self.pool: npt.NDArray[np.int64] = np.zeros(FIRST_POOL_WORDS + 2 * layout.worst_words, dtype=np.int64)
+        self.poolf: npt.NDArray[np.float64] = self.pool.view(np.float64)
+        # At most half full, so that a probe ends after two or three slots.
+        self.table = np.zeros((_power_of_two(2 * max_entities), 2), dtype=np.int64)
+        self.meta = np.zeros(META_WORDS, dtype=np.int64)
+        self.meta[META_BUMP] = FIRST_CHUNK
+        self.meta[META_MAX_ENTITIES] = max_entities
+        self.journal = np.zeros((journal_capacity, layout.journal_words), dtype=np.int64)
+        self.journal_index = np.zeros(_power_of_two(2 * journal_capacity), dtype=np.int64)
+
+    def grow(self) -> None:
+        """Double the pool.  Offsets stay as they are, so nothing else changes."""
+        larger = np.zeros(2 * len(self.pool), dtype=np.int64)
+        used = int(self.meta[META_BUMP])
+        larger[:used] = self.pool[:used]
+        self.pool = larger
+        self.poolf = larger.view(np.float64)
+
+    def counters(self) -> dict[str, int]:
+        """What has happened so far, by name."""
+        counters = {name: int(self.meta[word]) for name, word in COUNTER_NAMES.items()}
+        counters["state_bytes"] = 8 * int(self.meta[META_BUMP])
+        return counters
+
+    @property
+    def bytes_per_entity(self) -> float:
+        """Pool bytes per remembered entity, free chunks included; NaN when there is none."""
+        entities = int(self.meta[META_ENTITIES])
+        return 8 * int(self.meta[META_BUMP]) / entities if entities else float("nan")
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << max(4, (least - 1).bit_length())

@@ -1,0 +1,251 @@
+"""The feature engine: the plan of one feature set, the memory it needs, and the calls into the kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fraudsdk._jit import warm_up
+from fraudsdk.domain.fields import DECLINED, EVENT_TIME_US, FRAUD, GENUINE, RecordLayout
+from fraudsdk.domain.money import CURRENCY_EXPONENTS
+from fraudsdk.domain.schema import FeatureSchema
+from fraudsdk.encoding.vocabulary import Vocabulary
+from fraudsdk.entity_state.layout import HEAD_LAST_US, JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
+from fraudsdk.entity_state.memory import EntityMemory
+from fraudsdk.features import kernels
+from fraudsdk.features.plan import OP_CODE, OP_KIND, OP_OTHER, OP_SLOT, FeaturePlan, build_plan
+from fraudsdk.features.spec import FeatureSet
+
+Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.float32]
+
+DEFAULT_MAX_ENTITIES = 1_000_000
+DEFAULT_JOURNAL_CAPACITY = 1_000_000
+# Rows per kernel call of a replay, so that progress can be shown and a signal is heard.
+REPLAY_CHUNK = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """
+    Where a feature's value came from.
+
+    Attributes
+    ----------
+    entity : str
+        Entity kind, or empty for what the transaction says itself.
+    known : bool
+        The entity had been seen before.
+    age_us : int or None
+        Event time since the entity was last seen.
+    exact : bool
+        False when tiles or a sketch answered: bounded, not exact.
+    """
+
+    entity: str
+    known: bool
+    age_us: int | None
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The verdict that the journal keeps with a transaction."""
+
+    margin: float
+    score: float
+    verdict: int
+
+
+class FeatureEngine:
+    """
+    Features of one transaction, or of many in order, over one memory.
+
+    Parameters
+    ----------
+    feature_set : FeatureSet
+    vocabulary : Vocabulary
+        Frozen at training time; only declared category filters look at it here.
+    max_entities, journal_capacity : int
+        Bounds of the memory, see `EntityMemory`.
+
+    Notes
+    -----
+    Not thread-safe: `fraudsdk.scorer.Scorer` holds a lock around each call.
+    """
+
+    def __init__(
+        self,
+        feature_set: FeatureSet,
+        vocabulary: Vocabulary,
+        *,
+        max_entities: int = DEFAULT_MAX_ENTITIES,
+        journal_capacity: int = DEFAULT_JOURNAL_CAPACITY,
+    ) -> None:
+        self.feature_set = feature_set
+        self.plan: FeaturePlan = build_plan(feature_set, vocabulary)
+        self.schema: FeatureSchema = feature_set.schema
+        self.memory = EntityMemory(self.plan.state, max_entities=max_entities, journal_capacity=journal_capacity)
+        self._keys = np.zeros((max(1, len(self.plan.state.names)), 2), dtype=np.int64)
+        self._acc = np.zeros((max(1, len(self.plan.windows_us)), kernels.ACC_FIELDS), dtype=np.int64)
+        self._squares = np.zeros(max(1, len(self.plan.windows_us)))
+        self._scratch = (self._keys, self._acc, self._squares)
+        state, plan = self.plan.state, self.plan
+        self._layout = (state.kinds, state.columns, state.measures, state.distincts, state.decayeds)
+        self._plan = (
+            plan.groups,
+            plan.windows_us,
+            plan.ops,
+            plan.params,
+            plan.filters,
+            plan.filter_ranges,
+            plan.limits,
+            plan.places,
+            state.worst_words,
+            10.0 ** CURRENCY_EXPONENTS[feature_set.currency],
+        )
+        self._bind()
+
+    @property
+    def record_layout(self) -> RecordLayout:
+        """Fields that the encoder must write."""
+        return self.plan.record
+
+    @property
+    def n_features(self) -> int:
+        """Columns of a row."""
+        return len(self.schema.features)
+
+    def warm_up(self) -> None:
+        """Compile or load the kernels; call it before the first transaction."""
+        warm_up("fraudsdk.features.")
+
+    def observe(self, ints: Ints, numbers: Numbers, row: Rows, *, record: bool) -> tuple[int, int]:
+        """
+        Read, and when `record` remember, one encoded transaction.
+
+        Parameters
+        ----------
+        ints, numbers : int64[1, n_ints], float64[1, n_numbers]
+        row : float32[n_features]
+            Written when the status is `kernels.SCORED`.
+
+        Returns
+        -------
+        (status, journal_row)
+        """
+        status, journal_row = kernels.score_one(ints, numbers, record, row, *self._arguments)
+        if status == kernels.NEEDS_ROOM:
+            self._grow()
+            status, journal_row = kernels.score_one(ints, numbers, record, row, *self._arguments)
+        return status, journal_row
+
+    def replay(
+        self,
+        ints: Ints,
+        numbers: Numbers,
+        *,
+        label_rows: Ints | None = None,
+        label_values: npt.NDArray[np.int8] | None = None,
+        label_times_us: Ints | None = None,
+        progress: Any = None,
+    ) -> tuple[Rows, npt.NDArray[np.int8]]:
+        """
+        Point-in-time rows of many transactions in arrival order, each label delivered when it would have been known.
+
+        Parameters
+        ----------
+        ints, numbers : int64[n, n_ints], float64[n, n_numbers]
+        label_rows, label_values, label_times_us : int64[m], int8[m], int64[m]
+            Row a label is about, 1 = fraud or 0 = genuine, and when it is known; sorted by time.
+        progress : callable, optional
+            Called with the number of rows done so far.
+
+        Returns
+        -------
+        rows : float32[n, n_features]
+            NaN where there is none (a duplicate, a reversal, a chargeback).
+        statuses : int8[n]
+        """
+        n = len(ints)
+        rows = np.full((n, self.n_features), np.nan, dtype=np.float32)
+        statuses = np.zeros(n, dtype=np.int8)
+        labels = (
+            np.zeros(0, dtype=np.int64) if label_rows is None else label_rows,
+            np.zeros(0, dtype=np.int8) if label_values is None else label_values,
+            np.zeros(0, dtype=np.int64) if label_times_us is None else label_times_us,
+        )
+        done = next_label = 0
+        while done < n:
+            stop = min(n, done + REPLAY_CHUNK)
+            reached, next_label = kernels.replay(
+                ints[:stop], numbers[:stop], *labels, statuses[:stop], done, next_label, rows[:stop], *self._arguments
+            )
+            if reached < stop:
+                self._grow()
+            done = reached
+            if progress is not None:
+                progress(done)
+        return rows, statuses
+
+    def label(self, transaction_key: int, *, is_fraud: bool) -> bool:
+        """A label arrived.  False when the transaction is no longer remembered."""
+        set_bits, clear_bits = (FRAUD, GENUINE) if is_fraud else (GENUINE, FRAUD)
+        return self._amend(transaction_key, set_bits, clear_bits)
+
+    def answered(self, transaction_key: int, *, declined: bool) -> bool:
+        """The host's final answer arrived.  False when the transaction is no longer remembered."""
+        return self._amend(transaction_key, DECLINED if declined else 0, 0 if declined else DECLINED)
+
+    def keep_verdict(self, journal_row: int, recorded: Recorded) -> None:
+        """Keep a verdict with its transaction, so that a duplicate gets the same one."""
+        words = self.memory.journal[journal_row]
+        words[JOURNAL_MARGIN : JOURNAL_SCORE + 1] = np.array([recorded.margin, recorded.score]).view(np.int64)
+        words[JOURNAL_VERDICT] = recorded.verdict
+
+    def verdict_of(self, journal_row: int) -> Recorded:
+        """The verdict that was kept with a transaction; verdict 0 = none was."""
+        words = self.memory.journal[journal_row]
+        margin, score = words[JOURNAL_MARGIN : JOURNAL_SCORE + 1].view(np.float64)
+        return Recorded(float(margin), float(score), int(words[JOURNAL_VERDICT]))
+
+    def provenance(self, ints: Ints) -> list[Provenance]:
+        """Of each feature of the row just computed by `observe` from these `ints`."""
+        t_us = int(ints[0, EVENT_TIME_US])
+        return [self._provenance_of(op, t_us) for op in self.plan.ops]
+
+    def _provenance_of(self, op: Ints, t_us: int) -> Provenance:
+        if op[OP_KIND] < 0:
+            return Provenance("", True, None, True)
+        head = int(self._keys[op[OP_KIND], 1])
+        exact = True
+        if op[OP_CODE] < 100:
+            exact = not (self._acc[op[OP_SLOT], kernels.ACC_BOUNDED] or self._acc[op[OP_OTHER], kernels.ACC_BOUNDED])
+        elif head and op[OP_CODE] == kernels.OPCODES["distinct"]:
+            exact = not self._is_sketched(head, op)
+        age_us = max(0, t_us - int(self.memory.pool[head + HEAD_LAST_US])) if head else None
+        return Provenance(self.plan.state.names[op[OP_KIND]], head != 0, age_us, exact)
+
+    def _is_sketched(self, head: int, op: Ints) -> bool:
+        kind = self.plan.state.kinds[op[OP_KIND]]
+        part = head + int(kind[kernels.KIND_DISTINCT]) + int(op[OP_SLOT]) * kernels.DISTINCT_WORDS
+        return bool(self.memory.pool[part + kernels.DISTINCT_CAPACITY] == kernels.SKETCHED)
+
+    def _amend(self, transaction_key: int, set_bits: int, clear_bits: int) -> bool:
+        kinds, columns, measures = self._layout[:3]
+        return bool(
+            kernels.amend_transaction(transaction_key, set_bits, clear_bits, *self._memory, kinds, columns, measures)
+        )
+
+    def _grow(self) -> None:
+        self.memory.grow()
+        self._bind()
+
+    def _bind(self) -> None:
+        memory = self.memory
+        self._memory = (memory.pool, memory.poolf, memory.table, memory.meta, memory.journal, memory.journal_index)
+        self._arguments = (*self._scratch, *self._memory, *self._layout, *self._plan)

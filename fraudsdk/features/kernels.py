@@ -1,0 +1,888 @@
+"""
+The feature kernel: one encoded transaction and what is remembered of its entities in, one float32 row out.
+
+::
+
+    keys -> heads         one probe per entity kind
+    windows -> slots      one backward pass per group, all its windows together
+    ops -> row            one line per feature
+    remember              the event joins its entities and the journal
+
+Read before write: a transaction must not see itself in its own velocity.  `score_one` and `replay` run the same
+`observe`, so online and offline rows are the same bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fraudsdk._jit import borrowed, device, kernel
+from fraudsdk.domain.fields import (
+    AMOUNT_MINOR,
+    AMOUNT_UNKNOWN,
+    CHARGEBACK,
+    EVENT_TIME_US,
+    FLAGS,
+    FRAUD,
+    GENUINE,
+    ORIGINAL_KEY,
+    REVERSAL,
+    REVERSED,
+    TRANSACTION_KEY,
+)
+from fraudsdk.entity_state.kernels import (
+    DAY_US,
+    FLAG_BITS,
+    NEVER_US,
+    VALUE_UNKNOWN,
+    amend,
+    amend_tiles,
+    create,
+    day_angle,
+    decay_factor,
+    entity_key,
+    evict_oldest,
+    find,
+    journal_find,
+    journal_insert,
+    journal_remove,
+    remember,
+    source_value,
+    tiles_on_level,
+)
+from fraudsdk.entity_state.layout import (
+    COLUMN_TAG,
+    COLUMN_TIME,
+    DECAYED_WORDS,
+    DISTINCT_CAPACITY,
+    DISTINCT_CHUNK,
+    DISTINCT_LENGTH,
+    DISTINCT_WORDS,
+    HEAD_COUNT,
+    HEAD_FIRST_US,
+    HEAD_LAST_US,
+    JOURNAL_AMOUNT_MINOR,
+    JOURNAL_FLAGS,
+    JOURNAL_KEY,
+    JOURNAL_TIME_US,
+    KIND_DECAYED,
+    KIND_DISTINCT,
+    KIND_HOURS,
+    KIND_JOURNAL,
+    KIND_PLACE,
+    KIND_RING,
+    KIND_TILE_LEVELS,
+    KIND_TILE_STRIDE,
+    META_BUMP,
+    META_DUPLICATES,
+    META_ENTITIES,
+    META_EVENTS,
+    META_JOURNAL_NEXT,
+    META_LABELS,
+    META_LABELS_UNKNOWN,
+    META_MAX_ENTITIES,
+    META_REVERSALS_UNKNOWN,
+    RING_CAPACITY,
+    RING_CHUNK,
+    RING_FLOOR_US,
+    RING_LENGTH,
+    RING_START,
+    RING_TILES,
+    SKETCH_RANKS,
+    SKETCH_REGISTERS,
+    SKETCHED,
+    TILE_COUNT,
+    TILE_MAX,
+    TILE_MIN,
+    TILE_SUM,
+    TILE_SUM_SQUARES,
+    TILE_VALUES,
+    TILE_WIDTHS_US,
+)
+from fraudsdk.features.plan import (
+    GROUP_COLUMN,
+    GROUP_DELAY_US,
+    GROUP_FIRST_SLOT,
+    GROUP_KIND,
+    GROUP_MASK,
+    GROUP_SLOTS,
+    GROUP_TILE,
+    GROUP_WANT,
+    OP_CODE,
+    OP_CURRENT,
+    OP_KIND,
+    OP_MASK,
+    OP_OTHER,
+    OP_SLOT,
+    OP_SOURCE,
+    OP_WANT,
+    OP_WINDOW_US,
+    OPCODES,
+    PARAM_BOUND,
+    PARAM_EMPTY,
+    PARAM_SCALE,
+)
+
+# What `observe` says happened.
+SCORED = 0
+DUPLICATE = 1
+LIFECYCLE = 2  # a reversal or chargeback changed state; there is no row
+NEEDS_ROOM = 3  # nothing was done: grow the memory and call again
+
+# Columns of the window scratch ``acc``.
+ACC_COUNT = 0  # -1: the transaction names no such entity
+ACC_VALUES = 1
+ACC_SUM = 2
+ACC_MAX = 3
+ACC_MIN = 4
+ACC_NEWEST_US = 5
+ACC_OLDEST_US = 6
+ACC_BOUNDED = 7  # 1: answered by tiles, too high by at most one tile at either end
+ACC_FIELDS = 8
+
+EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
+MAX_VALUE = -(VALUE_UNKNOWN + 1)
+# A z-score against an entity that always pays the same would be infinite: one minor unit is the least deviation.
+LEAST_DEVIATION = 1.0
+# Two authorisations a second apart at two sides of a city are not a flight.
+LEAST_TRAVEL_S = 60.0
+IMPOSSIBLE_TRAVEL_KM = 100.0
+
+_TILE_WIDTHS = np.array(TILE_WIDTHS_US, dtype=np.int64)
+_COUNT, _SUM, _MEAN, _MIN, _MAX = (OPCODES[n] for n in ("count", "sum", "mean", "min", "max"))
+_STD, _ZSCORE, _TO_MEAN, _TO_MAX = (OPCODES[n] for n in ("std", "zscore", "ratio_to_mean", "ratio_to_max"))
+_SHARE, _RATE, _NEWEST, _OLDEST = (
+    OPCODES[n] for n in ("share", "rate", "seconds_since_newest", "seconds_since_oldest")
+)
+_SINCE_LAST, _SINCE_FIRST, _IS_NEW, _EVER = (
+    OPCODES[n] for n in ("seconds_since_last", "seconds_since_first", "is_new", "count_ever")
+)
+_DISTINCT, _DECAYED_COUNT, _DECAYED_SUM = (OPCODES[n] for n in ("distinct", "decayed_count", "decayed_sum"))
+_DISTANCE_LAST, _SPEED, _IMPOSSIBLE, _DISTANCE_CENTRE = (
+    OPCODES[n] for n in ("distance_from_last_km", "speed_kmh", "impossible_travel", "distance_from_centre_km")
+)
+_HOUR_DEVIATION, _HOUR_CONCENTRATION = (OPCODES[n] for n in ("hour_deviation", "hour_concentration"))
+_VALUE, _LOG, _CODE, _KNOWN, _KNOWN_IDENTIFIER = (
+    OPCODES[n] for n in ("value", "log", "code", "known", "known_identifier")
+)
+_HOUR_SIN, _HOUR_COS, _WEEKDAY_SIN, _WEEKDAY_COS = (
+    OPCODES[n] for n in ("hour_sin", "hour_cos", "weekday_sin", "weekday_cos")
+)
+_WEEKEND, _NIGHT, _DAY_OF_MONTH = (OPCODES[n] for n in ("is_weekend", "is_night", "day_of_month"))
+_DIFFERS, _DISTANCE, _ROUND, _BELOW_LIMIT = (
+    OPCODES[n] for n in ("differs", "distance_km", "round_amount", "below_limit")
+)
+_RATIO, _DIFFERENCE = OPCODES["ratio"], OPCODES["difference"]
+_FIRST_ENTITY_OP, _FIRST_TRANSACTION_OP, _FIRST_DERIVED_OP = 100, 200, 300
+
+
+# --- windows ---------------------------------------------------------------------------------------------------------
+
+
+@device
+def start_slot(acc, squares, slot):
+    """An empty window."""
+    acc[slot, ACC_COUNT] = 0
+    acc[slot, ACC_VALUES] = 0
+    acc[slot, ACC_SUM] = 0
+    acc[slot, ACC_MAX] = VALUE_UNKNOWN
+    acc[slot, ACC_MIN] = MAX_VALUE
+    acc[slot, ACC_NEWEST_US] = NEVER_US
+    acc[slot, ACC_OLDEST_US] = NEVER_US
+    acc[slot, ACC_BOUNDED] = 0
+    squares[slot] = 0.0
+
+
+@device
+def read_ring_group(pool, ring_part, group, windows, t_us, acc, squares):
+    """
+    One pass from the newest event back; each wider window continues where the narrower one ended.
+
+    Integer sums are exact whatever the order; the sum of squares is float64 and always added newest first.
+    """
+    ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
+    start = pool[ring_part + RING_START]
+    k = pool[ring_part + RING_LENGTH] - 1
+    end_us = t_us - group[GROUP_DELAY_US]
+    mask, want, column = group[GROUP_MASK], group[GROUP_WANT], group[GROUP_COLUMN]
+    while k >= 0 and pool[ring + ((start + k) & (capacity - 1))] > end_us:
+        k -= 1
+    count, values, total, largest, smallest = 0, 0, 0, VALUE_UNKNOWN, MAX_VALUE
+    newest_us, oldest_us, sum_squares = NEVER_US, NEVER_US, 0.0
+    for w in range(group[GROUP_SLOTS]):
+        slot = group[GROUP_FIRST_SLOT] + w
+        after_us = end_us - windows[slot]
+        while k >= 0:
+            at = (start + k) & (capacity - 1)
+            time_us = pool[ring + COLUMN_TIME * capacity + at]
+            if time_us <= after_us:
+                break
+            k -= 1
+            if (pool[ring + COLUMN_TAG * capacity + at] & mask) != want:
+                continue
+            count += 1
+            if newest_us == NEVER_US:
+                newest_us = time_us
+            oldest_us = time_us
+            if column < 0:
+                continue
+            value = pool[ring + column * capacity + at]
+            if value != VALUE_UNKNOWN:
+                values += 1
+                total += value
+                sum_squares += np.float64(value) * np.float64(value)
+                largest = max(largest, value)
+                smallest = min(smallest, value)
+        acc[slot, ACC_COUNT] = count
+        acc[slot, ACC_VALUES] = values
+        acc[slot, ACC_SUM] = total
+        acc[slot, ACC_MAX] = largest
+        acc[slot, ACC_MIN] = smallest
+        acc[slot, ACC_NEWEST_US] = newest_us
+        acc[slot, ACC_OLDEST_US] = oldest_us
+        squares[slot] = sum_squares
+
+
+@device
+def read_tiles(pool, poolf, chunk, kind, last_us, group, width_us, t_us, slot, acc, squares):
+    """
+    A window that the ring no longer covers, from the finest level that still does.
+
+    Every tile that overlaps the window counts in full, so a paced attacker is never under-counted.
+    """
+    end_us = t_us - group[GROUP_DELAY_US]
+    after_us = end_us - width_us
+    first, level = chunk, 0
+    while level < kind[KIND_TILE_LEVELS] - 1:
+        n = tiles_on_level(kind, level)
+        if (after_us + 1) // _TILE_WIDTHS[level] > max(last_us, end_us) // _TILE_WIDTHS[level] - n:
+            break
+        first += n * kind[KIND_TILE_STRIDE]
+        level += 1
+    tile_us, n = _TILE_WIDTHS[level], tiles_on_level(kind, level)
+    start_slot(acc, squares, slot)
+    acc[slot, ACC_BOUNDED] = 1
+    newest_epoch = end_us // tile_us
+    for epoch in range(newest_epoch, max((after_us + 1) // tile_us, newest_epoch - n + 1) - 1, -1):
+        tile = first + (epoch % n) * kind[KIND_TILE_STRIDE]
+        word = tile + group[GROUP_TILE]
+        if pool[tile] != epoch or pool[word + TILE_COUNT] == 0:
+            continue
+        acc[slot, ACC_COUNT] += pool[word + TILE_COUNT]
+        if acc[slot, ACC_NEWEST_US] == NEVER_US:
+            acc[slot, ACC_NEWEST_US] = min((epoch + 1) * tile_us - 1, end_us)
+        acc[slot, ACC_OLDEST_US] = max(epoch * tile_us, after_us + 1)
+        if group[GROUP_COLUMN] >= 0:
+            acc[slot, ACC_VALUES] += pool[word + TILE_VALUES]
+            acc[slot, ACC_SUM] += pool[word + TILE_SUM]
+            squares[slot] += poolf[word + TILE_SUM_SQUARES]
+            acc[slot, ACC_MAX] = max(acc[slot, ACC_MAX], pool[word + TILE_MAX])
+            acc[slot, ACC_MIN] = min(acc[slot, ACC_MIN], pool[word + TILE_MIN])
+
+
+@device
+def read_group(pool, poolf, head, kind, group, windows, t_us, acc, squares):
+    """All windows of one group for one entity: exact from the ring where it covers them, bounded from tiles where not."""
+    ring_part = head + kind[KIND_RING]
+    if pool[ring_part + RING_LENGTH] > 0:
+        read_ring_group(pool, ring_part, group, windows, t_us, acc, squares)
+    tiles = pool[ring_part + RING_TILES]
+    if tiles == 0:
+        return
+    for w in range(group[GROUP_SLOTS]):
+        slot = group[GROUP_FIRST_SLOT] + w
+        if pool[ring_part + RING_FLOOR_US] > t_us - group[GROUP_DELAY_US] - windows[slot]:
+            read_tiles(
+                pool, poolf, tiles, kind, pool[head + HEAD_LAST_US], group, windows[slot], t_us, slot, acc, squares
+            )
+
+
+@device
+def read_windows(pool, poolf, kinds, groups, windows, keys, t_us, acc, squares):
+    """Every group into its slots."""
+    for g in range(groups.shape[0]):
+        group = groups[g]
+        for w in range(group[GROUP_SLOTS]):
+            start_slot(acc, squares, group[GROUP_FIRST_SLOT] + w)
+        k = group[GROUP_KIND]
+        if keys[k, 0] == 0:
+            for w in range(group[GROUP_SLOTS]):
+                acc[group[GROUP_FIRST_SLOT] + w, ACC_COUNT] = -1
+        elif keys[k, 1] != 0:
+            read_group(pool, poolf, keys[k, 1], kinds[k], group, windows, t_us, acc, squares)
+
+
+# --- one feature each ------------------------------------------------------------------------------------------------
+
+
+@device
+def deviation(count, total, sum_squares):
+    """Sample standard deviation (n - 1) from count, sum and sum of squares; NaN below two values."""
+    if count < 2:
+        return np.nan
+    centred = sum_squares - np.float64(total) * np.float64(total) / count
+    return np.sqrt(max(centred, 0.0) / (count - 1))
+
+
+@device
+def window_feature(op, param, acc, squares, own, own_joins, t_us):
+    """
+    A window aggregate from its slot; `own` is the current value, `own_joins` whether it counts too.
+    """
+    code, slot = op[OP_CODE], op[OP_SLOT]
+    count = acc[slot, ACC_COUNT]
+    if count < 0:
+        return np.nan
+    empty, scale = param[PARAM_EMPTY], param[PARAM_SCALE]
+    if code == _COUNT:
+        return np.float64(count + own_joins)
+    if code == _RATE:
+        among = acc[op[OP_OTHER], ACC_COUNT]
+        return np.float64(count) / np.float64(among) if among > 0 else empty
+    if code == _NEWEST or code == _OLDEST:
+        if own_joins and (code == _NEWEST or count == 0):
+            return 0.0
+        if count == 0:
+            return empty
+        return (t_us - acc[slot, ACC_NEWEST_US if code == _NEWEST else ACC_OLDEST_US]) / 1e6
+    values, total, sum_squares = acc[slot, ACC_VALUES], acc[slot, ACC_SUM], squares[slot]
+    largest, smallest = acc[slot, ACC_MAX], acc[slot, ACC_MIN]
+    known = own != VALUE_UNKNOWN
+    if own_joins and known:
+        values += 1
+        total += own
+        sum_squares += np.float64(own) * np.float64(own)
+        largest, smallest = max(largest, own), min(smallest, own)
+    if code == _SUM:
+        return np.float64(total) / scale
+    if values == 0:
+        return empty
+    if code == _MEAN:
+        return np.float64(total) / np.float64(values) / scale
+    if code == _MAX:
+        return np.float64(largest) / scale
+    if code == _MIN:
+        return np.float64(smallest) / scale
+    if code == _STD:
+        spread = deviation(values, total, sum_squares)
+        return empty if np.isnan(spread) else spread / scale
+    if not known:
+        return np.nan
+    return comparison(code, empty, np.float64(own), values, total, sum_squares, largest)
+
+
+@device
+def comparison(code, empty, own, values, total, sum_squares, largest):
+    """The current value against those before it."""
+    mean = np.float64(total) / np.float64(values)
+    if code == _ZSCORE:
+        spread = deviation(values, total, sum_squares)
+        return empty if np.isnan(spread) else (own - mean) / max(spread, LEAST_DEVIATION)
+    if code == _TO_MEAN:
+        return own / mean if mean != 0.0 else empty
+    if code == _TO_MAX:
+        return own / np.float64(largest) if largest != 0 else empty
+    whole = np.float64(total) + own  # share of the window's total
+    return own / whole if whole != 0.0 else empty
+
+
+@device
+def distance_km(latitude_1, longitude_1, latitude_2, longitude_2):
+    """Great-circle distance (haversine; Sinnott, "Virtues of the Haversine", Sky and Telescope 68, 1984)."""
+    phi_1, phi_2 = np.radians(latitude_1), np.radians(latitude_2)
+    half_phi = np.sin((phi_2 - phi_1) / 2.0)
+    half_lam = np.sin(np.radians(longitude_2 - longitude_1) / 2.0)
+    a = half_phi * half_phi + np.cos(phi_1) * np.cos(phi_2) * half_lam * half_lam
+    return 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(min(1.0, a)))
+
+
+@device
+def distinct_count(pool, part, after_us, own_key, counts_own):
+    """Keys last seen after a time, exact or sketched; `own_key` is added when it counts and was not among them."""
+    chunk, capacity = pool[part + DISTINCT_CHUNK], pool[part + DISTINCT_CAPACITY]
+    if capacity == SKETCHED:
+        return sketch_count(pool, chunk, after_us)
+    count, own_seen = 0, False
+    for k in range(pool[part + DISTINCT_LENGTH]):
+        if pool[chunk + capacity + k] > after_us:
+            count += 1
+            own_seen = own_seen or pool[chunk + k] == own_key
+    if counts_own and own_key != 0 and not own_seen:
+        count += 1
+    return np.float64(count)
+
+
+@device
+def sketch_count(pool, chunk, after_us):
+    """HyperLogLog estimate over the registers hit after a time, with linear counting below 2.5 m (Flajolet et al. 2007)."""
+    m = np.float64(SKETCH_REGISTERS)
+    harmonic, untouched = 0.0, 0
+    for register in range(SKETCH_REGISTERS):
+        rank = SKETCH_RANKS - 1
+        word = chunk + register * SKETCH_RANKS
+        while rank >= 0 and pool[word + rank] <= after_us:
+            rank -= 1
+        harmonic += 2.0 ** -np.float64(rank + 1)
+        untouched += rank < 0
+    estimate = 0.7213 / (1.0 + 1.079 / m) * m * m / harmonic
+    if estimate <= 2.5 * m and untouched > 0:
+        estimate = m * np.log(m / untouched)
+    return estimate
+
+
+@device
+def place_feature(code, param, pool, poolf, word, latitude, longitude, t_us):
+    """Distance, speed and travel from what is remembered of an entity's places."""
+    if np.isnan(latitude) or np.isnan(longitude) or np.isnan(poolf[word]):
+        return param[PARAM_EMPTY]
+    if code == _DISTANCE_CENTRE:
+        x, y, z = poolf[word + 3], poolf[word + 4], poolf[word + 5]
+        centre_latitude = np.degrees(np.arctan2(z, np.sqrt(x * x + y * y)))
+        return distance_km(latitude, longitude, centre_latitude, np.degrees(np.arctan2(y, x)))
+    km = distance_km(latitude, longitude, poolf[word], poolf[word + 1])
+    if code == _DISTANCE_LAST:
+        return km
+    kmh = km / max(np.float64(abs(t_us - pool[word + 2])) / 1e6, LEAST_TRAVEL_S) * 3600.0
+    if code == _SPEED:
+        return kmh
+    return np.float64(kmh > param[PARAM_BOUND] and km > IMPOSSIBLE_TRAVEL_KM)
+
+
+@device
+def hours_feature(code, empty, pool, poolf, word, t_us):
+    """Hours from the usual time of day, or how concentrated it is (mean resultant length, 0 to 1)."""
+    weight = poolf[word + 2]
+    if weight <= 0.0:
+        return empty
+    sine, cosine = poolf[word], poolf[word + 1]
+    if code == _HOUR_CONCENTRATION:
+        return np.sqrt(sine * sine + cosine * cosine) / weight
+    turn = day_angle(t_us) - np.arctan2(sine, cosine)
+    return abs(np.arctan2(np.sin(turn), np.cos(turn))) * (12.0 / np.pi)
+
+
+@device
+def entity_feature(op, param, pool, poolf, kind, key, head, ints, numbers, i, places):
+    """What is remembered of one entity outside windows."""
+    code, empty, t_us = op[OP_CODE], param[PARAM_EMPTY], ints[i, EVENT_TIME_US]
+    if key == 0:
+        return np.nan
+    if head == 0:
+        if code == _IS_NEW:
+            return 1.0
+        if code == _DISTINCT:
+            return np.float64(op[OP_CURRENT] == 1 and ints[i, op[OP_OTHER]] != 0)
+        if code == _EVER or code == _DECAYED_COUNT or code == _DECAYED_SUM:
+            return 0.0
+        return empty
+    if code == _SINCE_LAST:
+        return np.float64(max(t_us - pool[head + HEAD_LAST_US], 0)) / 1e6
+    if code == _SINCE_FIRST:
+        return np.float64(max(t_us - pool[head + HEAD_FIRST_US], 0)) / 1e6
+    if code == _IS_NEW:
+        return 0.0
+    if code == _EVER:
+        return np.float64(pool[head + HEAD_COUNT])
+    if code == _DISTINCT:
+        part = head + kind[KIND_DISTINCT] + op[OP_SLOT] * DISTINCT_WORDS
+        own = ints[i, op[OP_OTHER]]
+        return distinct_count(pool, part, t_us - op[OP_WINDOW_US], own, op[OP_CURRENT] == 1)
+    if code == _DECAYED_COUNT or code == _DECAYED_SUM:
+        word = head + kind[KIND_DECAYED] + op[OP_SLOT] * DECAYED_WORDS
+        return poolf[word] * decay_factor(t_us - pool[word + 1], op[OP_WINDOW_US]) / param[PARAM_SCALE]
+    if code == _HOUR_DEVIATION or code == _HOUR_CONCENTRATION:
+        return hours_feature(code, empty, pool, poolf, head + kind[KIND_HOURS], t_us)
+    latitude = numbers[i, places[0]] if places[0] >= 0 else np.nan
+    longitude = numbers[i, places[1]] if places[1] >= 0 else np.nan
+    return place_feature(code, param, pool, poolf, head + kind[KIND_PLACE], latitude, longitude, t_us)
+
+
+@device
+def month_day(t_us):
+    """Day of the month, 1 to 31 (Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days)."""
+    z = t_us // DAY_US + 719_468
+    day_of_era = z % 146_097
+    year_of_era = (day_of_era - day_of_era // 1_460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
+    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    month = (5 * day_of_year + 2) // 153
+    return day_of_year - (153 * month + 2) // 5 + 1
+
+
+@device
+def calendar_feature(code, bound, t_us):
+    """Time of day, of week and of month, UTC."""
+    if code == _HOUR_SIN:
+        return np.sin(day_angle(t_us))
+    if code == _HOUR_COS:
+        return np.cos(day_angle(t_us))
+    weekday = (t_us // DAY_US + 3) % 7  # Monday is 0; 1 January 1970 was a Thursday
+    if code == _WEEKDAY_SIN:
+        return np.sin(weekday * (2.0 * np.pi / 7.0))
+    if code == _WEEKDAY_COS:
+        return np.cos(weekday * (2.0 * np.pi / 7.0))
+    if code == _WEEKEND:
+        return np.float64(weekday >= 5)
+    if code == _NIGHT:
+        return np.float64((t_us % DAY_US) / 3.6e9 < bound)
+    return np.float64(month_day(t_us))
+
+
+@device
+def amount_feature(code, param, amount, limits):
+    """Round amounts, and amounts just under a limit."""
+    if np.isnan(amount):
+        return np.nan
+    if code == _ROUND:
+        return np.float64(amount > 0.0 and amount % param[PARAM_BOUND] == 0.0)
+    for j in range(limits.shape[0]):
+        if amount < limits[j]:
+            return np.float64((limits[j] - amount) <= param[PARAM_BOUND] * limits[j])
+    return 0.0
+
+
+@device
+def transaction_feature(op, param, ints, numbers, i, places, limits):
+    """What the transaction says of itself."""
+    code, source = op[OP_CODE], op[OP_SOURCE]
+    if code == _DIFFERS:
+        one, other = ints[i, op[OP_SLOT]], ints[i, op[OP_OTHER]]
+        return np.nan if one == 0 or other == 0 else np.float64(one != other)
+    if code == _KNOWN_IDENTIFIER:
+        return np.float64(ints[i, op[OP_SLOT]] != 0)
+    if code == _DISTANCE:
+        return distance_km(numbers[i, places[0]], numbers[i, places[1]], numbers[i, places[2]], numbers[i, places[3]])
+    if _HOUR_SIN <= code <= _DAY_OF_MONTH:
+        return calendar_feature(code, param[PARAM_BOUND], ints[i, EVENT_TIME_US])
+    amount = np.nan
+    if ints[i, AMOUNT_MINOR] != AMOUNT_UNKNOWN:
+        amount = np.float64(ints[i, AMOUNT_MINOR]) / param[PARAM_SCALE]
+    if code == _ROUND or code == _BELOW_LIMIT:
+        return amount_feature(code, param, amount, limits)
+    value = amount if source < 0 else numbers[i, source]
+    if code == _LOG:
+        return np.log1p(max(value, 0.0)) if not np.isnan(value) else np.nan
+    if code == _KNOWN:
+        return np.float64(not np.isnan(value))
+    return value
+
+
+@device
+def derived_feature(op, param, row):
+    """Ratio or difference of two earlier features, in float64."""
+    one, other = np.float64(row[op[OP_SLOT]]), np.float64(row[op[OP_OTHER]])
+    if op[OP_CODE] == _DIFFERENCE:
+        return one - other
+    if np.isnan(one) or np.isnan(other):
+        return np.nan
+    return one / other if other != 0.0 else param[PARAM_EMPTY]
+
+
+@device
+def write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, places, limits, acc, squares, row):
+    """Every feature, in order: a derived one reads the columns before it."""
+    t_us = ints[i, EVENT_TIME_US]
+    for f in range(ops.shape[0]):
+        op, param = ops[f], params[f]
+        code = op[OP_CODE]
+        if code < _FIRST_ENTITY_OP:
+            own = source_value(ints, numbers, i, op[OP_SOURCE]) if op[OP_SOURCE] >= -1 else np.int64(0)
+            joins = np.int64(op[OP_CURRENT] == 1 and (flags & op[OP_MASK]) == op[OP_WANT])
+            value = window_feature(op, param, acc, squares, own, joins, t_us)
+        elif code < _FIRST_TRANSACTION_OP:
+            k = op[OP_KIND]
+            value = entity_feature(op, param, pool, poolf, kinds[k], keys[k, 0], keys[k, 1], ints, numbers, i, places)
+        elif code < _FIRST_DERIVED_OP:
+            value = transaction_feature(op, param, ints, numbers, i, places, limits)
+        else:
+            value = derived_feature(op, param, row)
+        row[f] = np.float32(value)
+
+
+# --- one transaction -------------------------------------------------------------------------------------------------
+
+
+@device
+def flags_with_filters(ints, numbers, i, minor_per_major, filters, filter_ranges):
+    """The encoder's flags and one bit per declared filter that the transaction passes."""
+    flags = ints[i, FLAGS]
+    for r in range(filters.shape[0]):
+        source = filters[r, 1]
+        value = np.float64(ints[i, AMOUNT_MINOR]) / minor_per_major if source < 0 else numbers[i, source]
+        if source < 0 and ints[i, AMOUNT_MINOR] == AMOUNT_UNKNOWN:
+            continue
+        if filter_ranges[r, 0] <= value <= filter_ranges[r, 1]:
+            flags |= filters[r, 0]
+    return flags
+
+
+@device
+def remember_everywhere(
+    ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index,
+    kinds, columns, measures, distincts, decayeds, places,
+):  # fmt: skip
+    """The event joins each entity it names, and the journal."""
+    row = meta[META_JOURNAL_NEXT] % journal.shape[0]
+    if meta[META_JOURNAL_NEXT] >= journal.shape[0]:
+        journal_remove(journal, index, row)
+    meta[META_JOURNAL_NEXT] += 1
+    journal[row, :] = 0
+    journal[row, JOURNAL_KEY] = ints[i, TRANSACTION_KEY]
+    journal[row, JOURNAL_TIME_US] = ints[i, EVENT_TIME_US]
+    journal[row, JOURNAL_AMOUNT_MINOR] = ints[i, AMOUNT_MINOR]
+    journal[row, JOURNAL_FLAGS] = flags
+    journal_insert(journal, index, row)
+    for k in range(kinds.shape[0]):
+        if keys[k, 0] == 0:
+            continue
+        if keys[k, 1] == 0:
+            keys[k, 1] = create(pool, poolf, table, meta, kinds[k], k, keys[k, 0])
+        remember(
+            pool, poolf, meta, keys[k, 1], kinds[k], columns, measures, distincts, decayeds,
+            ints, numbers, i, flags, places,
+        )  # fmt: skip
+        if kinds[k, KIND_JOURNAL] != 0:
+            journal[row, kinds[k, KIND_JOURNAL]] = keys[k, 0]
+    meta[META_EVENTS] += 1
+    return row
+
+
+@device
+def amend_journalled(row, set_bits, clear_bits, amount, pool, poolf, table, meta, journal, kinds, columns, measures):
+    """Change flags and amount of a remembered transaction, in the journal and in every entity that still has it."""
+    old_flags, old_amount = journal[row, JOURNAL_FLAGS], journal[row, JOURNAL_AMOUNT_MINOR]
+    new_flags = (old_flags | set_bits) & ~clear_bits
+    time_us, tag = journal[row, JOURNAL_TIME_US], journal[row, JOURNAL_KEY] & ~FLAG_BITS
+    for k in range(kinds.shape[0]):
+        if kinds[k, KIND_JOURNAL] == 0 or journal[row, kinds[k, KIND_JOURNAL]] == 0:
+            continue
+        head = find(table, journal[row, kinds[k, KIND_JOURNAL]])
+        if head == 0:
+            continue
+        kind = kinds[k]
+        if not amend(pool, poolf, meta, head, kind, columns, measures, time_us, tag, new_flags, amount):
+            amend_tiles(
+                pool, poolf, meta, head, kind, columns, measures, time_us, old_flags, old_amount, new_flags, amount
+            )
+    journal[row, JOURNAL_FLAGS] = new_flags
+    journal[row, JOURNAL_AMOUNT_MINOR] = amount
+
+
+@device
+def apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, columns, measures):
+    """
+    A reversal undoes its original (in part: takes its amount down); a chargeback labels it as fraud.
+
+    Of a transaction that the journal has forgotten nothing can be undone; that is counted.
+    """
+    row = journal_find(journal, index, ints[i, ORIGINAL_KEY])
+    if row < 0:
+        meta[META_REVERSALS_UNKNOWN] += 1
+        return
+    amount = journal[row, JOURNAL_AMOUNT_MINOR]
+    if ints[i, FLAGS] & CHARGEBACK:
+        meta[META_LABELS] += 1
+        amend_journalled(row, FRAUD, GENUINE, amount, pool, poolf, table, meta, journal, kinds, columns, measures)
+        return
+    back = ints[i, AMOUNT_MINOR]
+    in_full = back == AMOUNT_UNKNOWN or amount == AMOUNT_UNKNOWN or back >= amount
+    amend_journalled(
+        row, REVERSED if in_full else 0, 0, amount if in_full else amount - back,
+        pool, poolf, table, meta, journal, kinds, columns, measures,
+    )  # fmt: skip
+
+
+@device
+def has_room(pool, meta, worst_words):
+    """Whether whatever one more event can claim surely fits the pool."""
+    return meta[META_BUMP] + worst_words <= pool.shape[0]
+
+
+@device
+def observe(
+    ints, numbers, i, record, row, keys, acc, squares,
+    pool, poolf, table, meta, journal, index,
+    kinds, columns, measures, distincts, decayeds,
+    groups, windows, ops, params, filters, filter_ranges, limits, places, worst_words, minor_per_major,
+):  # fmt: skip
+    """
+    Read, then (when `record`) remember, one encoded transaction.
+
+    Returns
+    -------
+    status : int64
+        `SCORED`, `DUPLICATE`, `LIFECYCLE` or `NEEDS_ROOM`.
+    journal_row : int64
+        Where the transaction is in the journal, -1 = nowhere.
+    """
+    known_row = journal_find(journal, index, ints[i, TRANSACTION_KEY])
+    if known_row >= 0 and record:
+        meta[META_DUPLICATES] += 1
+        return np.int64(DUPLICATE), known_row
+    if ints[i, FLAGS] & (REVERSAL | CHARGEBACK):
+        if record:
+            if not has_room(pool, meta, worst_words):
+                return np.int64(NEEDS_ROOM), np.int64(-1)
+            apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, columns, measures)
+            for k in range(kinds.shape[0]):
+                keys[k, 0] = 0
+            known_row = remember_everywhere(
+                ints, numbers, i, ints[i, FLAGS], keys, pool, poolf, table, meta, journal, index,
+                kinds, columns, measures, distincts, decayeds, places,
+            )  # fmt: skip
+        return np.int64(LIFECYCLE), known_row
+    if record:
+        if not has_room(pool, meta, worst_words):
+            return np.int64(NEEDS_ROOM), np.int64(-1)
+        while meta[META_ENTITIES] + kinds.shape[0] > meta[META_MAX_ENTITIES]:
+            evict_oldest(pool, table, meta, kinds)
+    flags = flags_with_filters(ints, numbers, i, minor_per_major, filters, filter_ranges)
+    for k in range(kinds.shape[0]):
+        keys[k, 0] = entity_key(ints, i, kinds[k])
+        keys[k, 1] = find(table, keys[k, 0]) if keys[k, 0] != 0 else 0
+    read_windows(pool, poolf, kinds, groups, windows, keys, ints[i, EVENT_TIME_US], acc, squares)
+    write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, places, limits, acc, squares, row)
+    if not record:
+        return np.int64(SCORED), known_row
+    journal_row = remember_everywhere(
+        ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index,
+        kinds, columns, measures, distincts, decayeds, places,
+    )  # fmt: skip
+    return np.int64(SCORED), np.int64(journal_row)
+
+
+_MEMORY = "int64[::1], float64[::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[::1]"
+_LAYOUT = "int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1]"
+_PLAN = (
+    "int64[:, ::1], int64[::1], int64[:, ::1], float64[:, ::1], int64[:, ::1], float64[:, ::1], float64[::1], "
+    "int64[::1], int64, float64"
+)
+_SCRATCH = "int64[:, ::1], int64[:, ::1], float64[::1]"
+
+
+@kernel(
+    f"UniTuple(int64, 2)(int64[:, ::1], float64[:, ::1], int64, float32[::1], {_SCRATCH}, {_MEMORY}, {_LAYOUT}, {_PLAN})"
+)
+def score_one(
+    ints, numbers, record, row, keys, acc, squares,
+    pool, poolf, table, meta, journal, index,
+    kinds, columns, measures, distincts, decayeds,
+    groups, windows, ops, params, filters, filter_ranges, limits, places, worst_words, minor_per_major,
+):  # fmt: skip
+    """
+    Read and (when `record` is 1) remember the transaction in row 0 of `ints` and `numbers`.
+
+    Parameters
+    ----------
+    ints, numbers : int64[1, n_ints], float64[1, n_numbers]
+        The encoded transaction (`fraudsdk.domain.fields`).
+    row : float32[n_features]
+        Written, unless the status says that there is no row.
+    keys, acc, squares : int64[n_kinds, 2], int64[n_slots, ACC_FIELDS], float64[n_slots]
+        Scratch; afterwards `keys` holds (key, head) per kind and `acc` what each window saw.
+
+    Returns
+    -------
+    (status, journal_row)
+        As `observe`.
+    """
+    return observe(
+        borrowed(ints), borrowed(numbers), 0, record == 1, borrowed(row), borrowed(keys), borrowed(acc), borrowed(squares),
+        borrowed(pool), borrowed(poolf), borrowed(table), borrowed(meta), borrowed(journal), borrowed(index),
+        borrowed(kinds), borrowed(columns), borrowed(measures), borrowed(distincts), borrowed(decayeds),
+        borrowed(groups), borrowed(windows), borrowed(ops), borrowed(params), borrowed(filters), borrowed(filter_ranges),
+        borrowed(limits), borrowed(places), worst_words, minor_per_major,
+    )  # fmt: skip
+
+
+@kernel(
+    "UniTuple(int64, 2)(int64[:, ::1], float64[:, ::1], int64[::1], int8[::1], int64[::1], int8[::1], int64, int64, "
+    f"float32[:, ::1], {_SCRATCH}, {_MEMORY}, {_LAYOUT}, {_PLAN})"
+)
+def replay(
+    ints, numbers, label_rows, label_values, label_times_us, statuses, next_row, next_label, rows, keys, acc, squares,
+    pool, poolf, table, meta, journal, index,
+    kinds, columns, measures, distincts, decayeds,
+    groups, windows, ops, params, filters, filter_ranges, limits, places, worst_words, minor_per_major,
+):  # fmt: skip
+    """
+    Observe many transactions in order, delivering each label at the time it would have been known.
+
+    A label known at or before an event's time is delivered before that event is read.
+
+    Parameters
+    ----------
+    ints, numbers : int64[n, n_ints], float64[n, n_numbers]
+        In arrival order.
+    label_rows, label_values, label_times_us : int64[m], int8[m], int64[m]
+        Row that each label is about, 1 = fraud or 0 = genuine, and when it is known; by time.
+    statuses : int8[n]
+        Written: `SCORED`, `DUPLICATE` or `LIFECYCLE` per row.
+    next_row, next_label : int64
+        Where to go on.
+    rows : float32[n, n_features]
+        Written where the status is `SCORED`; left alone elsewhere.
+
+    Returns
+    -------
+    (next_row, next_label)
+        Short of the end only when the memory must grow first.
+    """
+    label = next_label
+    for i in range(next_row, ints.shape[0]):
+        while label < label_rows.shape[0] and label_times_us[label] <= ints[i, EVENT_TIME_US]:
+            deliver(
+                ints[label_rows[label], TRANSACTION_KEY], label_values[label] == 1,
+                borrowed(pool), borrowed(poolf), borrowed(table), borrowed(meta), borrowed(journal), borrowed(index),
+                borrowed(kinds), borrowed(columns), borrowed(measures),
+            )  # fmt: skip
+            label += 1
+        status, _ = observe(
+            borrowed(ints), borrowed(numbers), i, True, borrowed(rows)[i], borrowed(keys), borrowed(acc), borrowed(squares),
+            borrowed(pool), borrowed(poolf), borrowed(table), borrowed(meta), borrowed(journal), borrowed(index),
+            borrowed(kinds), borrowed(columns), borrowed(measures), borrowed(distincts), borrowed(decayeds),
+            borrowed(groups), borrowed(windows), borrowed(ops), borrowed(params), borrowed(filters),
+            borrowed(filter_ranges), borrowed(limits), borrowed(places), worst_words, minor_per_major,
+        )  # fmt: skip
+        if status == NEEDS_ROOM:
+            return np.int64(i), np.int64(label)
+        statuses[i] = status
+    return np.int64(ints.shape[0]), np.int64(label)
+
+
+@device
+def deliver(key, is_fraud, pool, poolf, table, meta, journal, index, kinds, columns, measures):
+    """A label arrived: mark the event wherever it is remembered.  False when the journal has forgotten it."""
+    row = journal_find(journal, index, key)
+    if row < 0:
+        meta[META_LABELS_UNKNOWN] += 1
+        return False
+    meta[META_LABELS] += 1
+    amend_journalled(
+        row, FRAUD if is_fraud else GENUINE, GENUINE if is_fraud else FRAUD, journal[row, JOURNAL_AMOUNT_MINOR],
+        pool, poolf, table, meta, journal, kinds, columns, measures,
+    )  # fmt: skip
+    return True
+
+
+@kernel(f"boolean(int64, int64, int64, {_MEMORY}, int64[:, ::1], int64[::1], int64[:, ::1])")
+def amend_transaction(
+    key, set_bits, clear_bits, pool, poolf, table, meta, journal, index, kinds, columns, measures
+):  # fmt: skip
+    """
+    Set and clear status bits of a remembered transaction: a label, or the host's final answer.
+
+    Returns
+    -------
+    bool
+        False when the journal has forgotten it (which is counted).
+    """
+    row = journal_find(journal, index, key)
+    if row < 0:
+        meta[META_LABELS_UNKNOWN] += 1
+        return False
+    meta[META_LABELS] += 1
+    amend_journalled(
+        row, set_bits, clear_bits, journal[row, JOURNAL_AMOUNT_MINOR],
+        pool, poolf, table, meta, journal, kinds, columns, measures,
+    )  # fmt: skip
+    return True

@@ -1,0 +1,410 @@
+"""
+From a declared feature set to the tables of integers that the feature kernel walks.
+
+Features that read the same events of the same entity share one pass: a *group* is (entity kind, events, value, delay), and
+its windows are read together, from the newest event back, a wider window continuing where the narrower one ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fraudsdk.domain import fields as record
+from fraudsdk.domain.fields import RecordLayout
+from fraudsdk.domain.money import CURRENCY_EXPONENTS
+from fraudsdk.encoding.vocabulary import Vocabulary
+from fraudsdk.entity_state.layout import (
+    KIND_FIRST_MEASURE,
+    MEASURE_COLUMN,
+    MEASURE_TILE,
+    IntTable,
+    KindSpec,
+    StateLayout,
+)
+from fraudsdk.features.spec import (
+    DERIVED_AGGREGATES,
+    ENTITY_AGGREGATES,
+    ENTITY_FIELDS,
+    OUTCOME_FILTERS,
+    WINDOW_AGGREGATES,
+    Feature,
+    FeatureSet,
+    duration_us,
+    filter_bits,
+)
+
+# Columns of ``ops``.
+OP_CODE: Final = 0
+OP_KIND: Final = 1
+OP_SLOT: Final = 2  # window slot, distinct or decayed index, or first operand
+OP_OTHER: Final = 3  # slot of the denominator, second operand, or second identifier column
+OP_CURRENT: Final = 4  # 1: the current event counts too
+OP_MASK: Final = 5
+OP_WANT: Final = 6
+OP_SOURCE: Final = 7  # -1 amount, else a column of ``numbers`` (or of ``ints`` for identifiers)
+OP_WINDOW_US: Final = 8
+OP_FIELDS: Final = 9
+
+# Columns of ``params``.
+PARAM_EMPTY: Final = 0
+PARAM_SCALE: Final = 1  # stored units per reported unit
+PARAM_BOUND: Final = 2
+PARAM_FIELDS: Final = 3
+
+# Columns of ``groups``.
+GROUP_KIND: Final = 0
+GROUP_MASK: Final = 1
+GROUP_WANT: Final = 2
+GROUP_COLUMN: Final = 3  # ring column of the value, -1 = count only
+GROUP_TILE: Final = 4  # word of the measure within a tile
+GROUP_DELAY_US: Final = 5
+GROUP_FIRST_SLOT: Final = 6
+GROUP_SLOTS: Final = 7
+GROUP_FIELDS: Final = 8
+
+NO_VALUE: Final = -2  # counts only: there is no value to read
+AMOUNT: Final = -1
+
+_BOUNDS: Final = {"impossible_travel": 900.0, "round_amount": 50.0, "below_limit": 0.1, "is_night": 7.0}
+_CODES: Final = {
+    name: code
+    for first, names in (
+        (
+            0,
+            "count sum mean min max std zscore ratio_to_mean ratio_to_max share rate seconds_since_newest seconds_since_oldest",
+        ),
+        (
+            100,
+            "seconds_since_last seconds_since_first is_new count_ever distinct decayed_count decayed_sum "
+            "distance_from_last_km speed_kmh impossible_travel distance_from_centre_km hour_deviation hour_concentration",
+        ),
+        (
+            200,
+            "value log code known hour_sin hour_cos weekday_sin weekday_cos is_weekend is_night day_of_month differs "
+            "distance_km round_amount below_limit known_identifier",
+        ),
+        (300, "ratio difference"),
+    )
+    for code, name in enumerate(names.split(), start=first)
+}
+OPCODES: Final = _CODES
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FeaturePlan:
+    """
+    What the kernels read.
+
+    Attributes
+    ----------
+    record : RecordLayout
+        Fields the encoder must write.
+    state : StateLayout
+        What each entity remembers.
+    groups : int64[n_groups, GROUP_FIELDS]
+    windows_us : int64[n_slots]
+        Window of each slot, ascending within its group.
+    ops : int64[n_features, OP_FIELDS]
+    params : float64[n_features, PARAM_FIELDS]
+    filters : int64[n_ranges, 2]
+        (bit, source) of each declared filter's ranges.
+    filter_ranges : float64[n_ranges, 2]
+        (low, high), closed.
+    limits : float64[n_limits]
+        Major units, ascending.
+    places : int64[4]
+        Columns of ``numbers`` for latitude, longitude, home latitude and home longitude; -1 = not carried.
+    """
+
+    record: RecordLayout
+    state: StateLayout
+    groups: IntTable
+    windows_us: IntTable
+    ops: IntTable
+    params: Floats
+    filters: IntTable
+    filter_ranges: Floats
+    limits: Floats
+    places: IntTable
+
+
+def build_plan(feature_set: FeatureSet, vocabulary: Vocabulary) -> FeaturePlan:
+    """Lay out what a feature set needs to carry, remember and compute."""
+    return _Planner(feature_set, vocabulary).build()
+
+
+class _Kind:
+    """What one entity kind is asked for, gathered while reading the features."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.values: dict[tuple[int, int], set[int]] = {}  # events -> value sources wanted of them
+        self.horizon_us = 0
+        self.distincts: dict[int, int] = {}
+        self.decayeds: list[tuple[int, int, int, int]] = []
+        self.place = self.hours = False
+
+    def measures(self) -> list[tuple[int, int, int]]:
+        """(mask, want, source): one per value wanted; bare counts ride along with a value where there is one."""
+        return [
+            (mask, want, source)
+            for (mask, want), sources in self.values.items()
+            for source in sorted(sources - {NO_VALUE}) or [NO_VALUE]
+        ]
+
+    def source_for(self, events: tuple[int, int], source: int) -> int:
+        """The measure that answers a request: a count may come from any measure of the same events."""
+        return source if source != NO_VALUE else min(self.values[events] - {NO_VALUE}, default=NO_VALUE)
+
+
+class _Planner:
+    def __init__(self, feature_set: FeatureSet, vocabulary: Vocabulary) -> None:
+        self.set = feature_set
+        self.vocabulary = vocabulary
+        self.identifiers: list[str] = []
+        self.numbers: list[str] = []
+        self.kinds: dict[str, _Kind] = {}
+        self.minor_per_major = 10.0 ** CURRENCY_EXPONENTS[feature_set.currency]
+
+    def build(self) -> FeaturePlan:
+        for feature in self.set.features:
+            self._gather(feature)
+        filters, ranges = self._filters()
+        if any(kind.place for kind in self.kinds.values()) or self._uses("distance_km"):
+            for name in ("latitude", "longitude"):
+                self._number(name)
+        if self._uses("distance_km"):
+            for name in ("home_latitude", "home_longitude"):
+                self._number(name)
+        specs = tuple(self._kind_spec(kind) for kind in self.kinds.values())
+        state = StateLayout.build(
+            specs,
+            ring_cap=self.set.ring_cap,
+            allowed_lateness_us=duration_us(self.set.allowed_lateness, where="allowed_lateness"),
+        )
+        groups, windows, slots = self._groups(state)
+        ops = np.zeros((len(self.set.features), OP_FIELDS), dtype=np.int64)
+        params = np.full((len(self.set.features), PARAM_FIELDS), np.nan)
+        for index, feature in enumerate(self.set.features):
+            self._op(feature, ops[index], params[index], slots)
+        places = [
+            self.numbers.index(name) if name in self.numbers else -1
+            for name in ("latitude", "longitude", "home_latitude", "home_longitude")
+        ]
+        layout = RecordLayout(
+            identifiers=tuple(self.identifiers),
+            numbers=tuple(self.numbers),
+            custom_numbers=self.set.custom_numbers,
+            custom_categories=self.set.custom_categories,
+        )
+        return FeaturePlan(
+            record=layout,
+            state=state,
+            groups=groups,
+            windows_us=windows,
+            ops=ops,
+            params=params,
+            filters=filters,
+            filter_ranges=ranges,
+            limits=np.array(self.set.limits, dtype=np.float64),
+            places=np.array(places, dtype=np.int64),
+        )
+
+    # --- what is carried ---------------------------------------------------------------------------------------------
+
+    def _uses(self, aggregate: str) -> bool:
+        return any(feature.aggregate == aggregate for feature in self.set.features)
+
+    def _identifier(self, name: str) -> int:
+        """Column of ``ints`` that holds the hash of a field."""
+        name = ENTITY_FIELDS.get(name, name)
+        if name not in self.identifiers:
+            self.identifiers.append(name)
+        return record.FIRST_IDENTIFIER + self.identifiers.index(name)
+
+    def _number(self, name: str) -> int:
+        """Column of ``numbers`` that holds a field, or -1 for the amount, which ``ints`` carries."""
+        if name == "amount":
+            return AMOUNT
+        if name not in self.numbers:
+            self.numbers.append(name)
+        return self.numbers.index(name)
+
+    def _filters(self) -> tuple[IntTable, Floats]:
+        rows: list[tuple[int, int]] = []
+        ranges: list[tuple[float, float]] = []
+        for index, each in enumerate(self.set.filters):
+            spans: Iterable[tuple[float, float]] = each.between
+            if each.equals:
+                # A value outside the vocabulary has no code of its own: no event can be told to equal it.
+                codes = (self.vocabulary.code(each.field, value) for value in each.equals)
+                spans = [(float(code), float(code)) for code in codes if code > 0]
+            for low, high in spans:
+                rows.append((record.FIRST_USER_FILTER << index, self._number(each.field)))
+                ranges.append((low, high))
+        return (
+            np.array(rows, dtype=np.int64).reshape(-1, 2),
+            np.array(ranges, dtype=np.float64).reshape(-1, 2),
+        )
+
+    # --- what is remembered ------------------------------------------------------------------------------------------
+
+    def _gather(self, feature: Feature) -> None:
+        aggregate = feature.aggregate
+        if not feature.entity:
+            return
+        kind = self.kinds.setdefault(feature.entity, _Kind(feature.entity))
+        if aggregate in WINDOW_AGGREGATES:
+            kind.horizon_us = max(kind.horizon_us, self._window_us(feature) + self._delay_us(feature))
+            for events in self._events(feature):
+                kind.values.setdefault(events, set()).add(self._source(feature))
+        elif aggregate == "distinct":
+            column = self._identifier(feature.field)
+            kind.distincts[column] = max(kind.distincts.get(column, 0), self._window_us(feature))
+        elif aggregate in ("decayed_count", "decayed_sum"):
+            if self._decayed(feature) not in kind.decayeds:
+                kind.decayeds.append(self._decayed(feature))
+        elif aggregate in ("hour_deviation", "hour_concentration"):
+            kind.hours = True
+        elif aggregate in ("distance_from_last_km", "speed_kmh", "impossible_travel", "distance_from_centre_km"):
+            kind.place = True
+
+    def _kind_spec(self, kind: _Kind) -> KindSpec:
+        columns = sorted({source for _, _, source in kind.measures() if source != NO_VALUE})
+        allowed_lateness_us = duration_us(self.set.allowed_lateness, where="allowed_lateness")
+        return KindSpec(
+            name=kind.name,
+            components=tuple(self._identifier(component) for component in kind.name.split("+")),
+            measures=tuple(
+                (mask, want, -1 if source == NO_VALUE else columns.index(source))
+                for mask, want, source in kind.measures()
+            ),
+            columns=tuple(columns),
+            horizon_us=kind.horizon_us,
+            distincts=tuple((column, horizon + allowed_lateness_us) for column, horizon in kind.distincts.items()),
+            decayeds=tuple(kind.decayeds),
+            place=kind.place,
+            hours=kind.hours,
+        )
+
+    def _window_us(self, feature: Feature) -> int:
+        return duration_us(feature.window, where=f"feature {feature.name!r}: window")
+
+    def _delay_us(self, feature: Feature) -> int:
+        return duration_us(feature.delay, where=f"feature {feature.name!r}: delay") if feature.delay else 0
+
+    def _source(self, feature: Feature) -> int:
+        """What a window feature aggregates: nothing for counts, else the amount or a number."""
+        if feature.aggregate in ("count", "rate", "seconds_since_newest", "seconds_since_oldest"):
+            return NO_VALUE
+        return self._number(feature.field or "amount")
+
+    def _events(self, feature: Feature) -> list[tuple[int, int]]:
+        """The events a feature reads; a rate reads those that pass, and all of the same base and card-presence."""
+        events = [filter_bits(self.set, feature.filter)]
+        if feature.aggregate == "rate":
+            events.append(filter_bits(self.set, self._denominator(feature)))
+        return events
+
+    def _denominator(self, feature: Feature) -> tuple[str, ...]:
+        """All filters but the last, which is the one whose share is asked."""
+        return feature.filter[:-1]
+
+    def _decayed(self, feature: Feature) -> tuple[int, int, int, int]:
+        mask, want = filter_bits(self.set, feature.filter)
+        source = NO_VALUE if feature.aggregate == "decayed_count" else self._number(feature.field or "amount")
+        return mask, want, source, duration_us(feature.half_life, where=f"feature {feature.name!r}: half_life")
+
+    # --- what is computed --------------------------------------------------------------------------------------------
+
+    def _groups(self, state: StateLayout) -> tuple[IntTable, IntTable, dict[tuple[int, ...], int]]:
+        """Groups, windows, and (kind, mask, want, source, delay, window) -> slot."""
+        wanted: dict[tuple[int, int, int, int, int], set[int]] = {}
+        for feature in self.set.features:
+            if feature.aggregate in WINDOW_AGGREGATES:
+                for events in self._events(feature):
+                    wanted.setdefault(self._group_key(feature, events), set()).add(self._window_us(feature))
+        groups: list[list[int]] = []
+        windows: list[int] = []
+        slots: dict[tuple[int, ...], int] = {}
+        for key, widths in wanted.items():
+            index, mask, want, source, delay = key
+            kind = list(self.kinds.values())[index]
+            measure = kind.measures().index((mask, want, source))
+            row = state.measures[int(state.kinds[index, KIND_FIRST_MEASURE]) + measure]
+            groups.append(
+                [index, mask, want, int(row[MEASURE_COLUMN]), int(row[MEASURE_TILE]), delay, len(windows), len(widths)]
+            )
+            for width in sorted(widths):
+                slots[(*key, width)] = len(windows)
+                windows.append(width)
+        return (
+            np.array(groups, dtype=np.int64).reshape(-1, GROUP_FIELDS),
+            np.array(windows, dtype=np.int64),
+            slots,
+        )
+
+    def _group_key(self, feature: Feature, events: tuple[int, int]) -> tuple[int, int, int, int, int]:
+        kind = self.kinds[feature.entity]
+        source = kind.source_for(events, self._source(feature))
+        return list(self.kinds).index(feature.entity), *events, source, self._delay_us(feature)
+
+    def _op(self, feature: Feature, op: IntTable, params: Floats, slots: dict[tuple[int, ...], int]) -> None:
+        aggregate = feature.aggregate
+        op[OP_CODE] = _CODES[aggregate]
+        op[OP_KIND] = list(self.kinds).index(feature.entity) if feature.entity else -1
+        op[OP_CURRENT] = feature.current
+        op[OP_SOURCE] = NO_VALUE
+        params[PARAM_EMPTY] = feature.empty
+        params[PARAM_BOUND] = _BOUNDS.get(aggregate, np.nan) if np.isnan(feature.bound) else feature.bound
+        params[PARAM_SCALE] = 1.0
+        if aggregate in WINDOW_AGGREGATES:
+            events = self._events(feature)
+            width = self._window_us(feature)
+            op[OP_SLOT], op[OP_OTHER] = (slots[(*self._group_key(feature, e), width)] for e in (events[0], events[-1]))
+            op[OP_MASK], op[OP_WANT] = self._own_bits(feature)
+            op[OP_SOURCE] = self._source(feature)
+        elif aggregate in ENTITY_AGGREGATES:
+            self._entity_op(feature, op)
+        elif aggregate in DERIVED_AGGREGATES:
+            op[OP_SLOT], op[OP_OTHER] = (self.set.position(name) for name in feature.of)
+        else:
+            self._transaction_op(feature, op)
+        if op[OP_SOURCE] != NO_VALUE and aggregate not in ("value", "log", "code", "known", "known_identifier"):
+            params[PARAM_SCALE] = self.minor_per_major if op[OP_SOURCE] == AMOUNT else 1e6
+        elif aggregate in ("value", "log", "round_amount", "below_limit"):
+            params[PARAM_SCALE] = self.minor_per_major
+
+    def _own_bits(self, feature: Feature) -> tuple[int, int]:
+        """Which current events join their own window; outcomes are not known yet and were refused at declaration."""
+        return filter_bits(self.set, [name for name in feature.filter if name not in OUTCOME_FILTERS])
+
+    def _entity_op(self, feature: Feature, op: IntTable) -> None:
+        kind = self.kinds[feature.entity]
+        if feature.aggregate == "distinct":
+            column = self._identifier(feature.field)
+            op[OP_SLOT] = list(kind.distincts).index(column)
+            op[OP_OTHER] = column
+            op[OP_WINDOW_US] = self._window_us(feature)
+        elif feature.aggregate in ("decayed_count", "decayed_sum"):
+            decayed = self._decayed(feature)
+            op[OP_SLOT] = kind.decayeds.index(decayed)
+            op[OP_WINDOW_US] = decayed[3]
+            op[OP_SOURCE] = decayed[2]
+
+    def _transaction_op(self, feature: Feature, op: IntTable) -> None:
+        name = ENTITY_FIELDS.get(feature.field, feature.field)
+        if feature.aggregate == "differs":
+            op[OP_SLOT], op[OP_OTHER] = (self._identifier(part) for part in feature.field.split("+"))
+        elif feature.aggregate == "known" and name in record.IDENTIFIERS:
+            op[OP_CODE] = _CODES["known_identifier"]
+            op[OP_SLOT] = self._identifier(name)
+        elif feature.aggregate in ("value", "log", "code", "known"):
+            op[OP_SOURCE] = self._number(name or "amount")
