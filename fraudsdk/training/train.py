@@ -170,7 +170,7 @@ class TrainedModel:
         """Log-odds of each row, by XGBoost."""
         return margins(self.booster, rows, self.schema)
 
-    def scores(self, margin: NDArray[np.float32]) -> NDArray[np.float64]:
+    def scores(self, margin: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Calibrated probability of each margin."""
         return calibrated(self.calibration, margin)
 
