@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fraudsdk.model.calibration import Calibration
 from fraudsdk.training.extras import need
 
 Floats = NDArray[np.float64]
@@ -23,9 +23,6 @@ _FRAUDS_MIN = 20
 
 _N_PARTS = 5
 _KNOTS_MAX = 256
-_PLATT_LOG_ODDS = np.linspace(-12.0, 12.0, 241)
-"""Between knots 0.1 apart the straight line is within 0.13 % of the curve."""
-
 _LOG_SLOPE_MAX = 10.0
 """Keeps a line search that strays from overflowing."""
 
@@ -37,37 +34,28 @@ class CalibrationFit:
 
     Attributes
     ----------
-    calibration : dict
-        ``{"kind": "sigmoid"}``, or ``{"kind": "piecewise", "margin": [...], "probability": [...]}``: straight lines
-        between knots of strictly increasing margin, flat beyond the ends.
+    calibration : Calibration
+        What production will apply.
     chosen : str
-        ``"sigmoid"``, ``"platt"`` or ``"isotonic"``.
+        ``"identity"``, ``"platt"`` or ``"isotonic"``.
     log_loss : dict of str to float
         Of each candidate, on cards it was not fitted on; empty when there were too few frauds to compare.
     """
 
-    calibration: dict[str, Any]
+    calibration: Calibration
     chosen: str
     log_loss: dict[str, float]
 
 
-def calibrated(calibration: dict[str, Any], margin: NDArray[Any]) -> Floats:
-    """Probability of each margin under `calibration`."""
-    margin = margin.astype(np.float64)
-    if calibration["kind"] == "sigmoid":
-        return _sigmoid(margin)
-    return np.asarray(np.interp(margin, calibration["margin"], calibration["probability"]), np.float64)
-
-
 def fit_calibration(
-    margin: NDArray[Any], label: NDArray[np.int8], card_key: NDArray[np.int64], *, seed: int = 7
+    margin: Floats, label: NDArray[np.int8], card_key: NDArray[np.int64], *, seed: int = 7
 ) -> CalibrationFit:
     """
     Choose and fit a calibration.
 
     Parameters
     ----------
-    margin : float[n]
+    margin : float64[n]
         Log-odds of rows the trees were not fitted on.
     label : int8[n]
         0 or 1.
@@ -76,12 +64,11 @@ def fit_calibration(
     seed : int
         Of the division of cards.
     """
-    margin = margin.astype(np.float64)
     if min(np.count_nonzero(label == 1), np.count_nonzero(label == 0)) < _FRAUDS_MIN:
-        return CalibrationFit({"kind": "sigmoid"}, "sigmoid", {})
+        return CalibrationFit(Calibration.identity(), "identity", {})
     part = _parts(card_key, seed)
     losses = {name: _held_out_losses(fit, margin, label, part) for name, fit in _CANDIDATES.items()}
-    chosen = "sigmoid"
+    chosen = "identity"
     for name in ("platt", "isotonic"):
         gain = losses[chosen] - losses[name]
         if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
@@ -91,11 +78,11 @@ def fit_calibration(
     )
 
 
-def _fit_sigmoid(margin: Floats, label: NDArray[np.int8]) -> dict[str, Any]:
-    return {"kind": "sigmoid"}
+def _fit_identity(margin: Floats, label: NDArray[np.int8]) -> Calibration:
+    return Calibration.identity()
 
 
-def _fit_platt(margin: Floats, label: NDArray[np.int8]) -> dict[str, Any]:
+def _fit_platt(margin: Floats, label: NDArray[np.int8]) -> Calibration:
     target = _smoothed(label)
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
@@ -107,11 +94,10 @@ def _fit_platt(margin: Floats, label: NDArray[np.int8]) -> dict[str, Any]:
 
     # The slope is fitted by its logarithm: a model that ranks backwards must not come out turned round.
     log_slope, offset = need("scipy.optimize").minimize(loss, np.zeros(2), jac=True, method="BFGS").x
-    log_slope = np.clip(log_slope, -_LOG_SLOPE_MAX, _LOG_SLOPE_MAX)
-    return _piecewise((_PLATT_LOG_ODDS - offset) / np.exp(log_slope), _sigmoid(_PLATT_LOG_ODDS))
+    return Calibration.platt(np.exp(np.clip(log_slope, -_LOG_SLOPE_MAX, _LOG_SLOPE_MAX)), offset)
 
 
-def _fit_isotonic(margin: Floats, label: NDArray[np.int8]) -> dict[str, Any]:
+def _fit_isotonic(margin: Floats, label: NDArray[np.int8]) -> Calibration:
     # Equal margins must get one probability, so they enter as one point with their mean.
     points, point_of, n_rows = np.unique(margin, return_inverse=True, return_counts=True)
     target = np.bincount(point_of, weights=_smoothed(label)) / n_rows
@@ -124,22 +110,19 @@ def _fit_isotonic(margin: Floats, label: NDArray[np.int8]) -> dict[str, Any]:
     if len(knots) > _KNOTS_MAX:
         kept = np.unique(np.linspace(0, len(knots) - 1, _KNOTS_MAX).astype(np.int64))
         knots, probability = knots[kept], probability[kept]
-    return _piecewise(knots, np.maximum.accumulate(probability))
+    # Averaging equal numbers may leave them an ulp apart, in either direction.
+    return Calibration.piecewise(knots.tolist(), np.maximum.accumulate(probability).tolist())
 
 
-_CANDIDATES: dict[str, Callable[[Floats, NDArray[np.int8]], dict[str, Any]]] = {
-    "sigmoid": _fit_sigmoid,
+_CANDIDATES: dict[str, Callable[[Floats, NDArray[np.int8]], Calibration]] = {
+    "identity": _fit_identity,
     "platt": _fit_platt,
     "isotonic": _fit_isotonic,
 }
 
 
-def _piecewise(margin: Floats, probability: Floats) -> dict[str, Any]:
-    return {"kind": "piecewise", "margin": margin.tolist(), "probability": np.clip(probability, 0.0, 1.0).tolist()}
-
-
 def _held_out_losses(
-    fit: Callable[[Floats, NDArray[np.int8]], dict[str, Any]],
+    fit: Callable[[Floats, NDArray[np.int8]], Calibration],
     margin: Floats,
     label: NDArray[np.int8],
     part: NDArray[np.int64],
@@ -147,7 +130,7 @@ def _held_out_losses(
     losses = []
     for i in range(_N_PARTS):
         held_out = part == i
-        probability = calibrated(fit(margin[~held_out], label[~held_out]), margin[held_out])
+        probability = fit(margin[~held_out], label[~held_out]).probabilities_of(margin[held_out])
         # A saturated sigmoid that is wrong once must cost much, not everything.
         probability = np.clip(probability, 1e-15, 1 - 1e-15)
         losses.append(-np.mean(np.where(label[held_out] == 1, np.log(probability), np.log1p(-probability))))

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudsdk.errors import ConfigurationError
+from fraudsdk.model.calibration import Calibration
 from fraudsdk.training import metrics
-from fraudsdk.training.calibrate import calibrated
 from fraudsdk.training.matrix import DAY_US, UNKNOWN, TrainingMatrix
 from fraudsdk.training.metrics import CardPrecision, Interval, OperatingPoint, ReliabilityBin, SegmentRow
 
@@ -148,7 +148,7 @@ def evaluate(
     thresholds = _thresholds(bands)
     ranked, scored = (metrics.RankingCurve.of(label, by, amount) for by in (margin, score))
     bins = metrics.reliability(label, score)
-    uncalibrated = metrics.reliability(label, calibrated({"kind": "sigmoid"}, margin))
+    uncalibrated = metrics.reliability(label, Calibration.identity().probabilities_of(margin))
     fraud_rate = float(label.mean())
     return Evaluation(
         n=len(label),
@@ -167,7 +167,7 @@ def evaluate(
             rate: metrics.at_false_positive_rate(ranked, rate, n_days) for rate in FALSE_POSITIVE_RATES
         },
         at_band={name: metrics.at_threshold(scored, threshold, n_days) for name, threshold in thresholds.items()},
-        calibration_kind="sigmoid" if calibration is None else str(calibration["kind"]),
+        calibration_kind="identity" if calibration is None else str(calibration["kind"]),
         expected_calibration_error=metrics.expected_calibration_error(bins),
         expected_calibration_error_uncalibrated=metrics.expected_calibration_error(uncalibrated),
         brier=metrics.brier_score(label, score),

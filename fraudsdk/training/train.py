@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from fraudsdk.domain.schema import FeatureSchema
 from fraudsdk.errors import ConfigurationError
+from fraudsdk.model.calibration import Calibration
 from fraudsdk.training import metrics
-from fraudsdk.training.calibrate import calibrated, fit_calibration
+from fraudsdk.training.calibrate import fit_calibration
 from fraudsdk.training.extras import need
 from fraudsdk.training.matrix import DAY_US, TrainingMatrix
 from fraudsdk.training.split import Split
@@ -144,7 +145,7 @@ class TrainedModel:
     params : TrainParams
         How.
     calibration : dict
-        Margin to probability, fitted on validation; see `fraudsdk.training.calibrate`.
+        Margin to probability, fitted on validation; see `fraudsdk.model.calibration.Calibration.from_dict`.
     bands : dict
         Proposed ``review`` and ``decline`` scores (``decline`` None where validation does not support one), with the
         precision and the alerts that speak for them.  A proposal: the policy's owner decides.
@@ -172,7 +173,7 @@ class TrainedModel:
 
     def scores(self, margin: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Calibrated probability of each margin."""
-        return calibrated(self.calibration, margin)
+        return Calibration.from_dict(self.calibration).probabilities_of(margin.astype(np.float64))
 
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Exact SHAP values, float32[n, n_features + 1]; the last column is the base."""
@@ -222,14 +223,14 @@ def train(
     margin = margins(trees.booster, validation_rows, matrix.schema).astype(np.float64)
     cards = matrix.card_key[split.validation]
     fit = fit_calibration(margin, split.validation_label, cards, seed=params.seed)
-    score = calibrated(fit.calibration, margin)
+    score = fit.calibration.probabilities_of(margin)
     days = np.unique(matrix.event_time_us[split.validation] // DAY_US)
     return TrainedModel(
         booster=trees.booster,
         n_trees=trees.n_trees,
         schema=matrix.schema,
         params=params,
-        calibration=fit.calibration,
+        calibration=fit.calibration.to_dict(),
         bands=suggest_bands(split.validation_label, score, n_days=len(days)),
         metrics={
             "train": _train_figures(split),
@@ -406,7 +407,7 @@ def _train_figures(split: Split) -> dict[str, Any]:
 
 def _validation_figures(split: Split, margin: NDArray[np.float64], score: NDArray[np.float64]) -> dict[str, Any]:
     label = split.validation_label
-    uncalibrated = calibrated({"kind": "sigmoid"}, margin)
+    uncalibrated = Calibration.identity().probabilities_of(margin)
     return {
         "n": len(label),
         "n_frauds": int(label.sum()),

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fraudsdk.model.calibration import Calibration
 from fraudsdk.training import calibrate
 from fraudsdk.training.metrics import expected_calibration_error, reliability
 
@@ -20,7 +21,7 @@ def sample(distort, *, n=40_000, seed=5):
 
 
 def test_margins_that_are_log_odds_keep_their_sigmoid():
-    assert "sigmoid" == calibrate.fit_calibration(*sample(lambda margin: margin)).chosen
+    assert "identity" == calibrate.fit_calibration(*sample(lambda margin: margin)).chosen
 
 
 def test_margins_off_by_scale_and_shift_get_platt_s_two_parameters():
@@ -29,9 +30,7 @@ def test_margins_off_by_scale_and_shift_get_platt_s_two_parameters():
 
     assert "platt" == fit.chosen
     probe = np.array([-4.0, 0.0, 3.0])
-    assert 1 / (1 + np.exp(-(0.5 * probe - 1.0))) == pytest.approx(
-        calibrate.calibrated(fit.calibration, probe), rel=0.15
-    )
+    assert 1 / (1 + np.exp(-(0.5 * probe - 1.0))) == pytest.approx(fit.calibration.probabilities_of(probe), rel=0.15)
 
 
 def test_a_bend_that_two_parameters_cannot_follow_gets_knots():
@@ -39,31 +38,30 @@ def test_a_bend_that_two_parameters_cannot_follow_gets_knots():
     fit = calibrate.fit_calibration(margin, label, card)
 
     assert "isotonic" == fit.chosen
-    assert fit.log_loss["isotonic"] < fit.log_loss["platt"] < fit.log_loss["sigmoid"]
-    assert expected_calibration_error(reliability(label, calibrate.calibrated(fit.calibration, margin))) < 0.01
+    assert fit.log_loss["isotonic"] < fit.log_loss["platt"] < fit.log_loss["identity"]
+    assert expected_calibration_error(reliability(label, fit.calibration.probabilities_of(margin))) < 0.01
 
 
 def test_too_few_frauds_keep_the_sigmoid():
     margin, label, card = np.linspace(-3, 3, 100), np.zeros(100, np.int8), np.arange(100)
     label[:5] = 1
 
-    assert {"kind": "sigmoid"} == calibrate.fit_calibration(margin, label, card).calibration
+    assert Calibration.identity() == calibrate.fit_calibration(margin, label, card).calibration
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from(["platt", "isotonic"]), st.sampled_from([2, 30, 400]))
-def test_a_calibration_is_monotone_and_never_certain(seed, kind, n_distinct):
+def test_a_calibration_is_monotone_and_never_certain_where_it_has_seen_margins(seed, kind, n_distinct):
     generator = np.random.default_rng(seed)
     margin = generator.integers(-5, n_distinct, 400) / 7.0
     label = (generator.random(400) < 0.2).astype(np.int8)
     calibration = calibrate._CANDIDATES[kind](margin, label)
-    probability = calibrate.calibrated(calibration, np.linspace(-1e6, 1e6, 1_001))
+    seen = calibration.probabilities_of(np.linspace(margin.min(), margin.max(), 1_001))
+    everywhere = calibration.probabilities_of(np.linspace(-1e6, 1e6, 1_001))
 
-    assert (np.diff(calibration["margin"]) > 0).all()
-    assert (np.diff(calibration["probability"]) >= 0).all()
-    assert (np.diff(probability) >= 0).all()
-    assert 0.0 < probability.min() and probability.max() < 1.0
-    assert len(calibration["margin"]) <= 256
+    assert (np.diff(seen) >= 0).all() and (np.diff(everywhere) >= 0).all()
+    assert 0.0 < seen.min() and seen.max() < 1.0
+    assert len(calibration.margins) <= 256
 
 
 def test_one_card_or_none_does_not_stop_the_comparison():
