@@ -198,19 +198,21 @@ class _Reader:
             raise self._error(f"column {column}: the character {forbidden!r} is not part of the language; leave it out")
 
     def _check_nodes(self, tree: ast.expr) -> None:
-        level: list[ast.AST] = [tree]
+        level: list[ast.expr] = [tree]
         n_nodes = depth = 0
+        self._check_node(tree)
         while level:
             depth += 1
-            n_nodes += sum(isinstance(node, ast.expr) for node in level)
+            n_nodes += len(level)
             if depth > MAX_DEPTH or n_nodes > MAX_NODES:
                 raise self._error(
                     f"must nest at most {MAX_DEPTH} deep and have at most {MAX_NODES} names, literals and operations; "
                     "split the rule, or use a list"
                 )
-            for node in level:
-                self._check_node(node)
-            level = [child for node in level for child in ast.iter_child_nodes(node)]
+            children = [child for node in level for child in ast.iter_child_nodes(node)]
+            for child in children:
+                self._check_node(child)
+            level = [child for child in children if isinstance(child, ast.expr)]
 
     def _check_node(self, node: ast.AST) -> None:
         if not isinstance(node, _ALLOWED):

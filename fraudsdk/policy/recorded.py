@@ -1,0 +1,103 @@
+"""
+A decision in one 64-bit word, so that the journal can keep a million of them and a duplicate gets the same answer.
+
+::
+
+    bit  63 | 62..27            | 26..16  | 15..5      | 4        | 3..2    | 1..0
+         0  | four reasons, 9b  | version | decided by | degraded | outcome | 1 = decided
+
+Words that repeat (reasons, versions, who decided) are kept once in bounded tables; what no longer fits is recorded as
+unknown.  What a feature contributed is not kept: ask `Scorer.explain`.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Final, Generic, TypeVar
+
+from fraudsdk.domain.decision import Decision, Outcome, Reason
+
+W = TypeVar("W")
+
+_OUTCOMES: Final = tuple(Outcome)
+_DECIDED: Final = 1
+_WORD_BITS: Final = 11
+_REASON_BITS: Final = 9
+_MAX_REASONS: Final = 4
+_BECAUSE: Final = "as recorded"
+
+
+class _Words(Generic[W]):
+    """Numbers for words, in order of appearance; 0 = one that came after the table was full."""
+
+    def __init__(self, bits: int, unknown: W) -> None:
+        self._limit = 1 << bits
+        self._words: list[W] = [unknown]
+        self._numbers: dict[W, int] = {}
+        self._lock = threading.Lock()
+
+    def number(self, word: W) -> int:
+        known = self._numbers.get(word)
+        if known is not None:
+            return known
+        with self._lock:
+            if word not in self._numbers and len(self._words) < self._limit:
+                self._words.append(word)
+                self._numbers[word] = len(self._words) - 1
+            return self._numbers.get(word, 0)
+
+    def word(self, number: int) -> W:
+        return self._words[number]
+
+
+class DecisionRecorder:
+    """Packs decisions into words of the journal and back.  Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._reasons: _Words[Reason | None] = _Words(_REASON_BITS, None)
+        self._versions: _Words[str] = _Words(_WORD_BITS, "unknown")
+        self._deciders: _Words[str] = _Words(_WORD_BITS, "unknown")
+
+    def pack(self, decision: Decision) -> int:
+        """One positive int64 that `unpack` reads."""
+        word = 0
+        for reason in decision.reasons[:_MAX_REASONS]:
+            bare = replace(reason, feature=None, value=None, contribution=None)
+            word = (word << _REASON_BITS) | self._reasons.number(bare)
+        word <<= _REASON_BITS * (_MAX_REASONS - len(decision.reasons[:_MAX_REASONS]))
+        word = (word << _WORD_BITS) | self._versions.number(decision.model_version)
+        word = (word << _WORD_BITS) | self._deciders.number(decision.decided_by)
+        word = (word << 1) | decision.degraded
+        word = (word << 2) | _OUTCOMES.index(decision.outcome)
+        return (word << 2) | _DECIDED
+
+    def unpack(self, transaction_id: str, margin: float, score: float, word: int) -> Decision | None:
+        """
+        The decision that was packed, marked as a duplicate; None when there was none.
+        """
+        if not word & _DECIDED:
+            return None
+        word >>= 2
+        outcome, word = _OUTCOMES[word & 3], word >> 2
+        degraded, word = bool(word & 1), word >> 1
+        mask = (1 << _WORD_BITS) - 1
+        decided_by, word = self._deciders.word(word & mask), word >> _WORD_BITS
+        version, word = self._versions.word(word & mask), word >> _WORD_BITS
+        reasons = []
+        for place in reversed(range(_MAX_REASONS)):
+            reason = self._reasons.word((word >> (place * _REASON_BITS)) & ((1 << _REASON_BITS) - 1))
+            if reason is not None:
+                reasons.append(reason)
+        return Decision(
+            transaction_id=transaction_id,
+            outcome=outcome,
+            score=score,
+            margin=margin,
+            reasons=tuple(reasons),
+            model_version=version,
+            decided_by=decided_by,
+            degraded=degraded,
+            degraded_because=_BECAUSE if degraded else None,
+            duplicate=True,
+        )
