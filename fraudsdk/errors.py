@@ -64,6 +64,12 @@ class InvalidTransactionError(FraudSDKError):
         whose = "" if transaction_id is None else f" (transaction {transaction_id})"
         super().__init__(f"{field} {problem}{where}{whose}; {remedy}")
 
+    def in_row(self, row: int) -> InvalidTransactionError:
+        """The same error, naming the row of the table it was found in."""
+        return InvalidTransactionError(
+            self.field, self.problem, self.remedy, transaction_id=self.transaction_id, row=row
+        )
+
 
 class FeatureSetError(ConfigurationError):
     """A feature set, or its file, declares something that cannot be computed."""

@@ -198,6 +198,17 @@ class Encoder:
         """
         return transaction if isinstance(transaction, Transaction) else self._reader.read(transaction)
 
+    def transaction_key(self, transaction_id: str) -> int:
+        """Key under which the memory knows a transaction."""
+        return self._hash_transaction(transaction_id)
+
+    def amount_major(self, transaction: Transaction) -> float:
+        """Amount in major units of the reference currency; NaN where no rate was declared."""
+        currency, amount_minor = transaction.currency, transaction.amount_minor
+        if currency is not None and currency != self.currency:
+            amount_minor = self._in_reference(amount_minor, currency)
+        return amount_minor / self._minor_per_major if amount_minor >= 0 else NAN
+
     def empty(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Arrays for `n` encoded rows: ``ints`` of zeros and ``numbers`` of NaN."""
         return np.zeros((n, self.layout.n_ints), np.int64), np.full((n, len(self.layout.numbers)), np.nan)

@@ -8,6 +8,7 @@ Drop or add lines with `FeatureSet.without` and `FeatureSet.with_features`, or w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from fraudsdk.features.spec import EventFilter, Feature, FeatureSet
 
@@ -39,7 +40,7 @@ def reference_feature_set(currency: str = "GBP") -> FeatureSet:
 
 
 def _amount() -> Iterator[Feature]:
-    said = {"family": "amount", "reason": "AMT01"}
+    said: dict[str, Any] = {"family": "amount", "reason": "AMT01"}
     yield Feature("amount", "value", field="amount", description="Amount, major units", **said)
     yield Feature("amount_log", "log", field="amount", description="log(1 + amount)", **said)
     yield Feature("amount_is_round", "round_amount", bound=50.0, description="Amount is a multiple of 50", **said)
@@ -50,7 +51,7 @@ def _amount() -> Iterator[Feature]:
 
 
 def _calendar() -> Iterator[Feature]:
-    said = {"family": "calendar", "reason": "CAL01"}
+    said: dict[str, Any] = {"family": "calendar", "reason": "CAL01"}
     yield Feature("hour_sin", "hour_sin", description="Time of day on the circle, sine", **said)
     yield Feature("hour_cos", "hour_cos", description="Time of day on the circle, cosine", **said)
     yield Feature("is_weekend", "is_weekend", description="Saturday or Sunday", **said)
@@ -81,7 +82,7 @@ def _velocity() -> Iterator[Feature]:
         "merchant": ("5m", "1h", "24h", "7d"),
     }
     for entity, windows in counts.items():
-        said = {"family": "velocity", "reason": _VELOCITY_REASONS[entity], "entity": entity}
+        said: dict[str, Any] = {"family": "velocity", "reason": _VELOCITY_REASONS[entity], "entity": entity}
         for window in windows:
             yield Feature(
                 f"{entity}_count_{window}",
@@ -141,7 +142,7 @@ def _velocity() -> Iterator[Feature]:
 
 
 def _deviation() -> Iterator[Feature]:
-    said = {"family": "deviation", "reason": "DEV01"}
+    said: dict[str, Any] = {"family": "deviation", "reason": "DEV01"}
     for entity, windows in (
         ("user", ("7d", "30d")),
         ("card", ("30d",)),
@@ -203,7 +204,7 @@ def _deviation() -> Iterator[Feature]:
 
 
 def _recency() -> Iterator[Feature]:
-    said = {"family": "recency", "reason": "REC01"}
+    said: dict[str, Any] = {"family": "recency", "reason": "REC01"}
     for entity in ("user", "card", "device", "ip", "merchant"):
         yield Feature(
             f"{entity}_seconds_since_last",
@@ -247,7 +248,7 @@ def _recency() -> Iterator[Feature]:
 
 
 def _geography() -> Iterator[Feature]:
-    said = {"family": "geography", "reason": "GEO01"}
+    said: dict[str, Any] = {"family": "geography", "reason": "GEO01"}
     yield Feature(
         "user_distance_from_last_km",
         "distance_from_last_km",
@@ -328,7 +329,7 @@ def _risk() -> Iterator[Feature]:
 
 
 def _device() -> Iterator[Feature]:
-    said = {"family": "device", "reason": "DVC01"}
+    said: dict[str, Any] = {"family": "device", "reason": "DVC01"}
     for entity, counted, window in (
         ("device", "user", "7d"),
         ("ip", "user", "24h"),
@@ -352,7 +353,7 @@ def _device() -> Iterator[Feature]:
 
 
 def _declines() -> Iterator[Feature]:
-    said = {"family": "declines", "reason": "DCL01", "filter": ("declined",)}
+    said: dict[str, Any] = {"family": "declines", "reason": "DCL01", "filter": ("declined",)}
     for entity, window in (("user", "1h"), ("user", "24h"), ("card", "1h"), ("ip", "1h"), ("merchant", "1h")):
         yield Feature(
             f"{entity}_declined_{window}",
@@ -373,8 +374,8 @@ def _declines() -> Iterator[Feature]:
 
 
 def _laundering() -> Iterator[Feature]:
-    under = {"family": "laundering", "reason": "LND01"}
-    flow = {"family": "laundering", "reason": "LND02"}
+    under: dict[str, Any] = {"family": "laundering", "reason": "LND01"}
+    flow: dict[str, Any] = {"family": "laundering", "reason": "LND02"}
     yield Feature(
         "just_under_limit", "below_limit", bound=0.1, description="Amount is within 10 % below a limit", **under
     )
@@ -446,7 +447,7 @@ def _laundering() -> Iterator[Feature]:
 
 
 def _categories() -> Iterator[Feature]:
-    said = {"family": "category", "reason": "CAT01"}
+    said: dict[str, Any] = {"family": "category", "reason": "CAT01"}
     for name in ("channel", "entry_mode", "mcc", "merchant_country", "three_ds"):
         yield Feature(f"{name}_code", "code", field=name, description=f"Vocabulary code of {name}, 0 = unknown", **said)
     yield Feature("card_present", "value", field="card_present", description="Card present: 1, not: 0", **said)

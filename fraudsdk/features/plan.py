@@ -244,8 +244,8 @@ class _Planner:
             spans: Iterable[tuple[float, float]] = each.between
             if each.equals:
                 # A value outside the vocabulary has no code of its own: no event can be told to equal it.
-                codes = (self.vocabulary.code(each.field, value) for value in each.equals)
-                spans = [(float(code), float(code)) for code in codes if code > 0]
+                codes = self.vocabulary.codes(each.field)
+                spans = [(codes[value], codes[value]) for value in each.equals if value in codes]
             for low, high in spans:
                 rows.append((record.FIRST_USER_FILTER << index, self._number(each.field)))
                 ranges.append((low, high))

@@ -1,0 +1,59 @@
+"""What a scorer is opened with: frozen, checked when made, and reading no environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+from fraudsdk.errors import ConfigurationError
+
+MAX_SKEW_US: Final = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerConfig:
+    """
+    How to open a scorer.
+
+    Attributes
+    ----------
+    model : Path or str or None
+        Artefact directory.  None runs without a model: every decision is the fallback's, and says so.
+    features : Path or str or None
+        Feature-set file, for running without a model; an artefact brings its own.
+    policy : Path or str or None
+        Policy file; None takes the artefact's, or the default policy where it has none.
+    hash_key : bytes or None
+        Secret of at least 16 bytes for entity keys and card tokens.  None draws a random one, which suits state that lives
+        and dies with the process; set it wherever state or tokens are shared or kept.
+    rates : Mapping of str to Decimal or str
+        Currency -> major units of the feature set's currency.  An amount in a currency without one counts as missing.
+    max_entities : int
+        Entities of all kinds that are remembered; beyond it the least recently used is forgotten.
+    journal_capacity : int
+        Transactions that labels, reversals and duplicates can still refer to; beyond it the oldest is forgotten.
+    future_skew_us : int
+        How far ahead of the wall clock an event time may be, microseconds, before it is refused.
+    """
+
+    model: Path | str | None
+    features: Path | str | None = None
+    policy: Path | str | None = None
+    hash_key: bytes | None = field(default=None, repr=False)
+    rates: Mapping[str, Decimal | str] = field(default_factory=dict)
+    max_entities: int = 1_000_000
+    journal_capacity: int = 1_000_000
+    future_skew_us: int = 300_000_000
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.features is None:
+            raise ConfigurationError("a scorer without a model needs features = a feature-set file; name one")
+        if self.hash_key is not None and len(self.hash_key) < 16:
+            raise ConfigurationError(
+                f"hash_key must have at least 16 bytes, has {len(self.hash_key)}; draw a longer one"
+            )
+        if not 0 <= self.future_skew_us <= MAX_SKEW_US:
+            raise ConfigurationError(f"future_skew_us must be from 0 to a day, was {self.future_skew_us}; correct it")

@@ -1,0 +1,53 @@
+"""
+Tables in, columns or rows out.  Arrow tables are taken as they come, by their methods: this module imports no Arrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fraudsdk.errors import InvalidTransactionError
+
+
+def columns_of(table: Any) -> dict[str, npt.NDArray[Any]]:
+    """
+    Columns of an Arrow table, or of anything with ``column_names`` and ``column``, as NumPy arrays.
+
+    Integers with gaps become objects rather than floats: an id above 2**53 must not lose digits.
+    """
+    return {name: _to_numpy(table.column(name)) for name in table.column_names}
+
+
+def rows_of(table: Any) -> Iterable[Any]:
+    """
+    Rows of an Arrow table or record batch as mappings; a sequence of mappings or transactions is passed through.
+
+    Raises
+    ------
+    InvalidTransactionError
+        Neither of these.
+    """
+    if hasattr(table, "to_pylist"):
+        rows: Iterable[Any] = table.to_pylist()
+        return rows
+    if isinstance(table, str | bytes | Mapping) or not isinstance(table, Iterable):
+        raise InvalidTransactionError(
+            "table", f"is a {type(table).__name__}", "pass an Arrow table, or a list of mappings or transactions"
+        )
+    return table
+
+
+def _to_numpy(column: Any) -> npt.NDArray[Any]:
+    kind = str(column.type)
+    if kind.startswith("dictionary"):
+        column = column.cast(column.type.value_type)
+    if column.null_count and ("int" in kind or "bool" in kind):
+        return np.array(column.to_pylist(), dtype=object)
+    array: npt.NDArray[Any] = (
+        column.to_numpy() if hasattr(column, "num_chunks") else column.to_numpy(zero_copy_only=False)
+    )
+    return array
