@@ -42,6 +42,17 @@ def test_a_bend_that_two_parameters_cannot_follow_gets_knots():
     assert expected_calibration_error(reliability(label, fit.calibration.probabilities_of(margin))) < 0.01
 
 
+def test_a_gain_within_its_own_noise_changes_nothing():
+    # In this sample Platt's parameters lower the held-out log loss, by less than the standard error of the gain.
+    generator = np.random.default_rng(12)
+    margin = generator.normal(-3, 2, 3_000)
+    label = (generator.random(3_000) < 1 / (1 + np.exp(-margin))).astype(np.int8)
+    fit = calibrate.fit_calibration(margin, label, generator.integers(1, 400, 3_000))
+
+    assert fit.log_loss["platt"] < fit.log_loss["identity"]
+    assert "identity" == fit.chosen
+
+
 def test_too_few_frauds_keep_the_sigmoid():
     margin, label, card = np.linspace(-3, 3, 100), np.zeros(100, np.int8), np.arange(100)
     label[:5] = 1

@@ -192,6 +192,12 @@ def test_decline_is_proposed_at_the_lowest_score_that_is_precise_enough():
     assert 30.0 == suggest_bands(label, score, n_days=2)["review_alerts_per_day"]
 
 
+def test_decline_is_never_proposed_below_review():
+    label, score = np.array([1] * 60 + [0] * 100, np.int8), np.array([0.9] * 40 + [0.1] * 20 + [0.01] * 100)
+
+    assert 0.9 == suggest_bands(label, score, n_days=1)["decline"]
+
+
 def test_no_decline_is_proposed_on_a_handful_of_alerts():
     label, score = np.array([1] * 5 + [0] * 100, np.int8), np.array([0.95] * 5 + [0.01] * 100)
 
