@@ -1,0 +1,125 @@
+"""Compare native code with the booster, row by row and bit by bit, and write down what was found."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from fraudsdk.compiler.probes import Edges, probe_rows
+from fraudsdk.compiler.reference import booster_margins, inplace_margins
+from fraudsdk.compiler.vendors import vendor
+from fraudsdk.model.artefact import Engine
+from fraudsdk.model.certificate import Certificate, Suite
+from fraudsdk.model.forest import Float32Array, Tree
+
+Predict = Callable[[Float32Array], Float32Array]
+
+
+def certify(
+    engine: Engine,
+    booster: Any,
+    *,
+    trees: list[Tree],
+    n_features: int,
+    backend: str,
+    base_margin: np.float32,
+    source_sha256: str,
+    native_sha256: str,
+    seed: int,
+) -> Certificate:
+    """
+    Try an engine against the booster it was compiled from.
+
+    Parameters
+    ----------
+    engine : Engine
+        As it will be loaded.  Each row is scored twice: alone, and in a batch.
+    booster : xgboost.Booster
+        The truth.
+    trees, n_features, base_margin
+        The forest, for the rows that probe its edges and for the bound.
+    backend : str
+        ``"table"`` must be equal; ``"c"`` must be within `rounding_bound`.
+    source_sha256, native_sha256 : str
+        Hashes that tie the certificate to both sides.
+    seed : int
+        For the random rows.
+
+    Raises
+    ------
+    CertificateError
+        They differ.
+    """
+    probes = probe_rows(Edges.of(trees, n_features), seed)
+    certificate = Certificate(
+        backend=backend,
+        reference=f"xgboost {vendor('xgboost').__version__}",
+        seed=seed,
+        bound=0.0 if backend == "table" else rounding_bound(trees, base_margin),
+        source_sha256=source_sha256,
+        native_sha256=native_sha256,
+        suites=tuple(
+            _suite(name, (rows for _, rows in group), engine, booster) for name, group in groupby(probes, _name)
+        ),
+    )
+    certificate.check()
+    return certificate
+
+
+def rounding_bound(trees: list[Tree], base_margin: np.float32) -> float:
+    """
+    How far two float32 sums of one forest may be apart, whatever their order.
+
+    Each of n additions errs by at most half an ulp, 2**-24 relative, of a partial sum no larger than the sum of the
+    largest magnitudes (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 4.2); and there are two sums.
+    """
+    largest = abs(float(base_margin)) + sum(float(np.abs(tree.value).max()) for tree in trees)
+    return 2 * (len(trees) + 1) * 2.0**-24 * largest
+
+
+def _name(probe: tuple[str, Float32Array]) -> str:
+    return probe[0]
+
+
+def _suite(name: str, blocks: Iterable[Float32Array], engine: Engine, booster: Any) -> Suite:
+    # A DMatrix refuses infinities; inplace_predict runs the same predictor and takes them.
+    infinite = "infinities" in name
+    n_rows = n_unequal = 0
+    largest = 0.0
+    ours, theirs = hashlib.sha256(), hashlib.sha256()
+    for rows in blocks:
+        expected = inplace_margins(booster, rows) if infinite else booster_margins(booster, rows)
+        batch = np.empty(len(rows), np.float32)
+        engine.margins(rows, batch)
+        alone = np.fromiter(map(engine.margin, rows), np.float32, count=len(rows))
+        unequal = _bits_differ(batch, expected) | _bits_differ(alone, expected)
+        n_rows += len(rows)
+        n_unequal += int(unequal.sum())
+        for got in (batch, alone):
+            largest = max(largest, _largest_difference(got, expected))
+        ours.update(batch.astype("<f4").tobytes())
+        theirs.update(expected.astype("<f4").tobytes())
+    return Suite(
+        inputs=name,
+        reference="Booster.inplace_predict" if infinite else "Booster.predict",
+        rows=n_rows,
+        unequal=n_unequal,
+        max_abs_difference=largest,
+        reference_sha256=theirs.hexdigest(),
+        artefact_sha256=ours.hexdigest(),
+    )
+
+
+def _bits_differ(a: Float32Array, b: Float32Array) -> Any:
+    return a.view(np.int32) != b.view(np.int32)
+
+
+def _largest_difference(a: Float32Array, b: Float32Array) -> float:
+    """Largest |a - b|; a NaN on one side only counts as the largest float, for JSON knows neither NaN nor infinity."""
+    difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    difference[_bits_differ(a, b) & ~np.isfinite(difference)] = np.finfo(np.float64).max
+    return float(np.nan_to_num(difference).max(initial=0.0))

@@ -1,0 +1,290 @@
+"""
+An artefact directory -> a `CompiledModel` that scores.
+
+    <dir>/manifest.json       what it is, and the SHA-256 of every other file
+    <dir>/certificate.json    booster against native code: rows compared, rows unequal
+    <dir>/forest.bin          the forest tables; or model.so and fraudsdk_model.h, with backend "c"
+    <dir>/model.ubj           the booster, for explanations
+    <dir>/...                 what the compiler was asked to add: vocabulary, feature set, policy
+
+Nothing is loaded that does not match its hash, nothing scores without a certificate for its bytes, and nothing is
+unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fraudsdk._jit import warm_up
+from fraudsdk.errors import CertificateError, InvalidModelError, ModelNotFoundError, SchemaMismatchError
+from fraudsdk.model import kernels, layout
+from fraudsdk.model.calibration import Calibration
+from fraudsdk.model.certificate import Certificate
+from fraudsdk.model.documents import parse
+from fraudsdk.model.forest import Int32Array, depth_of, read_forest
+from fraudsdk.model.library import LibraryEngine
+from fraudsdk.model.manifest import BOOSTER, CERTIFICATE, FOREST, MANIFEST, Manifest
+
+# Largest file of an artefact that is read into memory; a forest of 4 M nodes has 48 MB.
+MAX_FILE_BYTES: Final = 512 * 1024 * 1024
+
+
+class Engine(Protocol):
+    """What turns rows into margins.  Rows have been checked; both methods are called from several threads at once."""
+
+    def margin(self, row: npt.NDArray[np.float32]) -> float:
+        """Margin of one row."""
+        ...
+
+    def margins(self, rows: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
+        """Margins of many rows, into ``out``."""
+        ...
+
+
+class TableEngine:
+    """Margins from forest tables, by the Numba kernels.  The tables are never written to."""
+
+    def __init__(self, tables: Int32Array) -> None:
+        self._tables = tables
+
+    def margin(self, row: npt.NDArray[np.float32]) -> float:
+        """Margin of one row."""
+        return kernels.margin(row, self._tables)  # type: ignore[no-any-return]
+
+    def margins(self, rows: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
+        """Margins of many rows, into ``out``."""
+        kernels.margins(rows, self._tables, out)
+
+
+class CompiledModel:
+    """
+    A model that scores, as `load_artefact` returns it.  Immutable and thread-safe.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        What the artefact says about itself.
+    certificate : Certificate
+        What was compared before it was written.
+    source_path : Path
+        The artefact's directory.
+    calibration : Calibration
+        Margin -> probability; the sigmoid where the artefact has none.
+    """
+
+    def __init__(self, manifest: Manifest, certificate: Certificate, engine: Engine, source_path: Path) -> None:
+        self.manifest = manifest
+        self.certificate = certificate
+        self.source_path = source_path
+        self.calibration = Calibration.identity()
+        if manifest.calibration is not None:
+            self.calibration = Calibration.from_dict(manifest.calibration)
+        self._engine = engine
+        self._margin: Callable[[npt.NDArray[np.float32]], float] = engine.margin
+        self._row_shape = (len(manifest.feature_names),)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of a row's columns, in order."""
+        return self.manifest.feature_names
+
+    @property
+    def schema_fingerprint(self) -> str:
+        """Fingerprint of the feature set that the model was trained on."""
+        return self.manifest.schema_fingerprint
+
+    @property
+    def version(self) -> str:
+        """``"name/version"``, as decisions carry it."""
+        return f"{self.manifest.name}/{self.manifest.version}"
+
+    @property
+    def booster_path(self) -> Path:
+        """The booster that the model was compiled from, for explanations."""
+        return self.source_path / BOOSTER
+
+    def margin(self, row: npt.NDArray[np.float32]) -> float:
+        """
+        Margin of one row.
+
+        Parameters
+        ----------
+        row : float32[n_features]
+            C-contiguous and writable (kernels have one signature); NaN = missing.  Left unchanged.
+
+        Returns
+        -------
+        float
+            Log-odds of fraud, a float32 in a Python float.
+
+        Raises
+        ------
+        SchemaMismatchError
+            The row has another length or type.
+
+        Examples
+        --------
+        >>> model = load_artefact("compiled_models/reference")       # doctest: +SKIP
+        >>> model.margin(np.zeros(len(model.feature_names), np.float32))   # doctest: +SKIP
+        -4.59511
+        """
+        if row.shape != self._row_shape:
+            raise self._mismatch(row, self._row_shape)
+        try:
+            return self._margin(row)
+        except TypeError as error:  # the engine's, for another type or layout; asking numpy first would cost 100 ns
+            raise self._mismatch(row, self._row_shape) from error
+
+    def margins(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """
+        Margins of many rows, the same bits as `margin` gives one by one.
+
+        Parameters
+        ----------
+        rows : float32[n, n_features]
+            NaN = missing.  Copied if not C-contiguous; left unchanged.
+
+        Raises
+        ------
+        SchemaMismatchError
+            The rows have another length or type.
+        """
+        if rows.ndim != 2 or rows.shape[1:] != self._row_shape or rows.dtype != np.float32:
+            raise self._mismatch(rows, ("n", *self._row_shape))
+        out = np.empty(len(rows), np.float32)
+        if len(rows):
+            self._engine.margins(np.require(rows, requirements=("C", "W")), out)
+        return out
+
+    def warm_up(self) -> None:
+        """Touch all that scoring will touch, so that the first transaction pays for none of it."""
+        nothing_known = np.full(self._row_shape, np.nan, np.float32)
+        self.margin(nothing_known)
+        self.margins(np.tile(nothing_known, (layout.LANES, 1)))
+
+    def read(self, name: str) -> bytes:
+        """
+        Bytes of a file that the artefact carries, such as its vocabulary.
+
+        Raises
+        ------
+        ModelNotFoundError
+            The manifest lists no such file.
+        CertificateError
+            Its bytes are not those in the manifest.
+        """
+        return _read_verified(self.source_path, self.manifest, name)
+
+    def _mismatch(self, rows: npt.NDArray[np.float32], shape: tuple[object, ...]) -> SchemaMismatchError:
+        expected = ", ".join(map(str, shape))
+        return SchemaMismatchError(
+            f"{self.version} reads float32[{expected}], C-contiguous and writable, was given {rows.dtype}{list(rows.shape)}; "
+            "build rows with the feature set that the model was trained on"
+        )
+
+
+def load_artefact(path: Path | str) -> CompiledModel:
+    """
+    Load and verify an artefact, and warm it up.
+
+    Raises
+    ------
+    ModelNotFoundError
+        No artefact there, or a file of it is missing.
+    CertificateError
+        A file is not the one in the manifest, or the certificate does not vouch for the native code.
+    InvalidModelError
+        A file is malformed.
+    """
+    directory = Path(path)
+    manifest = Manifest.from_json(_read(directory / MANIFEST))
+    for name in manifest.files:
+        _read_verified(directory, manifest, name)
+    certificate = Certificate.from_dict(
+        parse(_read_verified(directory, manifest, CERTIFICATE), CERTIFICATE, CertificateError)
+    )
+    _check_certificate(certificate, manifest)
+    model = CompiledModel(manifest, certificate, _engine(directory, manifest), directory)
+    warm_up("fraudsdk.model")
+    model.warm_up()
+    return model
+
+
+def table_engine(forest: bytes, *, n_features: int, n_trees: int, depth: int, base_margin: float) -> TableEngine:
+    """
+    Engine of a forest file, which must be the forest that the manifest describes.
+
+    Raises
+    ------
+    InvalidModelError
+        It is malformed, or another forest.
+    """
+    tables = read_forest(forest)
+    base = float(tables[layout.BASE_MARGIN : layout.BASE_MARGIN + 1].view(np.float32)[0])
+    found = (int(tables[layout.N_FEATURES]), int(tables[layout.N_TREES]), depth_of(tables), base)
+    if found != (n_features, n_trees, depth, base_margin):
+        raise InvalidModelError(
+            f"{FOREST} has (features, trees, depth, base margin) {found}, the manifest says "
+            f"{(n_features, n_trees, depth, base_margin)}; compile the model again"
+        )
+    return TableEngine(tables)
+
+
+def _engine(directory: Path, manifest: Manifest) -> Engine:
+    n_features = len(manifest.feature_names)
+    if manifest.backend == "table":
+        return table_engine(
+            _read_verified(directory, manifest, FOREST),
+            n_features=n_features,
+            n_trees=manifest.n_trees,
+            depth=manifest.depth,
+            base_margin=manifest.base_margin,
+        )
+    native = manifest.native_file
+    return LibraryEngine(directory / native, sha256=manifest.files[native].sha256, n_features=n_features)
+
+
+def _check_certificate(certificate: Certificate, manifest: Manifest) -> None:
+    claimed = (certificate.backend, certificate.source_sha256, certificate.native_sha256)
+    actual = (manifest.backend, manifest.source_sha256, manifest.files[manifest.native_file].sha256)
+    if claimed != actual:
+        raise CertificateError(
+            f"the parity certificate is for another model: {claimed[0]}, source {claimed[1][:16]}, native {claimed[2][:16]}; "
+            f"this one is {actual[0]}, {actual[1][:16]}, {actual[2][:16]}; compile the model again"
+        )
+    certificate.check()
+
+
+def _read_verified(directory: Path, manifest: Manifest, name: str) -> bytes:
+    entry = manifest.files.get(name)
+    if entry is None:
+        raise ModelNotFoundError(
+            f"{manifest.name}/{manifest.version} carries no {name[:80]!r}; it has {', '.join(sorted(manifest.files))}"
+        )
+    data = _read(directory / name)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != entry.sha256:
+        raise CertificateError(
+            f"{directory / name} has SHA-256 {digest[:16]}, its manifest says {entry.sha256[:16]}; it was changed after it was "
+            "certified: compile the model again"
+        )
+    return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelNotFoundError(
+            f"no {path.name} in {path.parent}; compile a model into it, or give another path"
+        ) from error
+    if len(data) > MAX_FILE_BYTES:
+        raise InvalidModelError(f"{path} has over {MAX_FILE_BYTES:,} bytes; compile the model again")
+    return data
