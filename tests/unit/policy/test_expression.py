@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator as op
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ NAMES = {
     "type": Name(TEXT, spell=FIELD_PARSERS["type"]),
     "card_present": Name(BOOLEAN),
 }
+OPERATORS = {"<": op.lt, "<=": op.le, "==": op.eq, "!=": op.ne, ">=": op.ge, ">": op.gt}
 SLOTS = {name: slot for slot, name in enumerate(NAMES)}
 ABSENT = {name: NAN if declared.type is NUMBER else None for name, declared in NAMES.items()}
 
@@ -85,6 +87,18 @@ def refusal(text):
 )  # fmt: skip
 def test_a_condition_holds_when_it_is_true(text, values, expected):
     assert expected is holds(text, **values)
+
+
+@pytest.mark.parametrize("value", [4.0, 5.0, 6.0])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_comparison_means_the_same_from_either_side_and_under_not(operator, value):
+    expected = OPERATORS[operator](value, 5.0)
+
+    assert expected is holds(f"amount {operator} 5", amount=value)
+    assert (not expected) is holds(f"not amount {operator} 5", amount=value)
+    mirrored = operator.translate(str.maketrans("<>", "><"))
+    assert expected is holds(f"5 {mirrored} amount", amount=value)
+    assert expected is holds(f"amount {operator} balance", amount=value, balance=5.0)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fraudsdk.errors import ConfigurationError
 from fraudsdk.policy import Condition, Name, ValueType
 
 NAN = math.nan
@@ -168,6 +169,7 @@ def computed(operator, *operands):
     raise AssertionError(operator)
 
 
+@settings(max_examples=400)
 @given(tree=CONDITIONS, values=VALUES)
 def test_a_condition_holds_exactly_where_three_valued_logic_says_true(tree, values):
     predicate = Condition.parse(written(tree), where="a random condition").compile(NAMES, SLOTS)
@@ -177,8 +179,6 @@ def test_a_condition_holds_exactly_where_three_valued_logic_says_true(tree, valu
 
 @given(text=st.text(alphabet="amount mcc()<>=!and or not in [],.'\"0123456789+-*/_:lambda", max_size=60))
 def test_any_text_is_a_condition_or_a_configuration_error(text):
-    from fraudsdk.errors import ConfigurationError
-
     try:
         condition = Condition.parse(text, where="fuzz")
         predicate = condition.compile(
