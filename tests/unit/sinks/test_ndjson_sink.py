@@ -75,7 +75,9 @@ def test_a_second_sink_on_the_file_appends(path):
         sink.flush(ample_deadline())
         sink.close()
 
-    assert ["t-0", "t-1", "t-2", "t-3"] == [json.loads(line)["transaction_id"] for line in path.open()]
+    assert ["t-0", "t-1", "t-2", "t-3"] == [
+        json.loads(line)["transaction_id"] for line in path.read_text().splitlines()
+    ]
 
 
 @pytest.mark.parametrize("n_whole", [0, 1, 700])
@@ -85,6 +87,7 @@ def test_a_line_torn_by_a_crash_is_cut_and_said(path, n_whole):
     path.write_text(whole + torn)
 
     sink = NdjsonSink(path)
+    sink.close()
 
     assert len(torn) == sink.torn_bytes
     assert whole == path.read_text()
