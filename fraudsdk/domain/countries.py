@@ -6,6 +6,7 @@ from typing import Final
 
 from fraudsdk.domain.masking import shown
 from fraudsdk.domain.refusal import RefusedValue
+from fraudsdk.domain.scalars import is_absent, is_integer
 
 # ISO 3166-1: alpha-2, alpha-3, numeric.
 _ISO_3166_1 = """
@@ -66,11 +67,11 @@ def parse_country(value: object) -> str | None:
     """
     if type(value) is str and value in _ALPHA_2:
         return _ALPHA_2[value]
-    if type(value).__name__ not in ("bool", "bool_") and hasattr(value, "__index__") and 0 <= value.__index__() < 1000:
+    if is_integer(value) and 0 <= value.__index__() < 1000:
         code = f"{value.__index__():03}"
     elif isinstance(value, str):
         code = value.strip().upper()
-    elif value is None or value != value:
+    elif is_absent(value):
         return None
     else:
         raise RefusedValue(f"must be text, was {type(value).__name__}", 'send an ISO 3166 code such as "GB"')

@@ -14,6 +14,7 @@ from typing import Final
 
 from fraudsdk.domain.masking import shown
 from fraudsdk.domain.refusal import RefusedValue
+from fraudsdk.domain.scalars import is_absent, is_boolean, is_integer, is_number, is_numpy_datetime
 
 MIN_EVENT_TIME_US: Final = 631_152_000_000_000  # 1990-01-01
 MAX_EVENT_TIME_US: Final = 7_258_118_400_000_000  # 2200-01-01
@@ -70,9 +71,9 @@ def parse_epoch_ms(value: object) -> int | None:
 
 def parse_epoch_s(value: object) -> int | None:
     """Microseconds of seconds since the epoch: an integer, a decimal string, or a float through its shortest form."""
-    if hasattr(value, "__index__"):
+    if is_integer(value):
         return _within_range(value, 1_000_000, "event_time_s")
-    if value is None or value != value or value == "":
+    if is_absent(value) or (isinstance(value, str) and not value.strip()):
         return None
     text = float.__repr__(value) if isinstance(value, float) else str(value)
     number = _decimal_seconds(text) if isinstance(value, (str, float, Decimal)) else None
@@ -136,13 +137,12 @@ def _leap_second(text: str) -> int | None:
 
 
 def _time_of_other(value: object) -> int | None:
-    if value is None or value != value:
+    if is_absent(value):
         return None
-    dtype = getattr(value, "dtype", None)
-    if dtype is not None and dtype.kind == "M" and getattr(value, "ndim", 1) == 0:
+    if is_numpy_datetime(value):
         # numpy.datetime64 has no zone; its documentation calls it UTC.
         return parse_epoch_us(int(value.astype("datetime64[us]").astype("int64")))  # type: ignore[attr-defined]
-    if hasattr(value, "__index__") or isinstance(value, (float, Decimal)):
+    if is_number(value) or is_boolean(value):
         raise RefusedValue(
             f"is a number without a unit, was {shown(value)}", "send it as event_time_s, event_time_ms or event_time_us"
         )
@@ -151,9 +151,9 @@ def _time_of_other(value: object) -> int | None:
 
 def _within_range(value: object, unit_us: int, name: str) -> int | None:
     if type(value) is not int:
-        if value is None or value != value or value == "":
+        if is_absent(value) or (isinstance(value, str) and not value.strip()):
             return None
-        if type(value).__name__ in ("bool", "bool_") or not hasattr(value, "__index__"):
+        if not is_integer(value):
             raise RefusedValue(f"must be an integer, was {type(value).__name__}", _REMEDY)
         value = int(value.__index__())
     event_time_us = value * unit_us

@@ -13,6 +13,7 @@ from typing import Final
 
 from fraudsdk.domain.masking import masked, shown
 from fraudsdk.domain.refusal import RefusedValue
+from fraudsdk.domain.scalars import is_absent, is_integer, is_numpy_float
 
 # Sums of 9,000 of the largest amounts still fit an int64, and a float64 holds each to the last minor unit.
 MAX_AMOUNT_MINOR: Final = 10**15
@@ -54,7 +55,7 @@ def parse_currency(value: object) -> str | None:
     if type(value) is str and value in CURRENCY_EXPONENTS:
         return value
     if not isinstance(value, str):
-        if value is None or value != value:
+        if is_absent(value):
             return None
         raise RefusedValue(f"must be text, was {type(value).__name__}", 'send an ISO 4217 code such as "EUR"')
     code = value.strip().upper()
@@ -152,16 +153,13 @@ def _decimal_text(value: object) -> str:
         return float.__repr__(value)
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, Decimal):
-        return str(value)
-    if hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0 and value.dtype.kind == "f":
+    if isinstance(value, Decimal) or is_numpy_float(value):
         return str(value)  # a float32 has a shorter decimal form of its own
     return str(_integer_of(value, "a decimal string, an integer or a Decimal"))
 
 
 def _integer_of(value: object, wanted: str = "an integer") -> int:
-    # bool and numpy.bool_ are no numbers here: a flag in the wrong column would score as 1.
-    if type(value).__name__ not in ("bool", "bool_") and hasattr(value, "__index__"):
+    if is_integer(value):
         number = int(value.__index__())
         if abs(number) < 10**40:
             return number
@@ -185,10 +183,13 @@ def _amount_of_any_spelling(text: str, exponent: int, currency: str) -> int:
         )
     if number.is_signed():
         _refuse_negative(text)
+    if not number:
+        return 0
     if number.adjusted() > 18:
         _refuse_large(text)
-    scaled = number.scaleb(exponent, _EXACT) if number else Decimal(0)
-    if scaled != scaled.to_integral_value(context=_EXACT):
+    too_fine = number.adjusted() < -exponent  # scaling would make zero of 1e-999999999
+    scaled = Decimal(0) if too_fine else number.scaleb(exponent, _EXACT)
+    if too_fine or scaled != scaled.to_integral_value(context=_EXACT):
         raise RefusedValue(
             f"must have at most {exponent} decimals for {currency}, was {shown(text)}",
             "round it to the currency's minor unit before sending, or send amount_minor",

@@ -208,8 +208,6 @@ def parse_type(value: object) -> TransactionType:
 
 def parse_direction(value: object) -> bool:
     """True for credit, False for debit; absent is a debit."""
-    if value == "debit" or value == "credit":
-        return value == "credit"
     text = parse_category(value)
     if text is None or text in ("debit", "credit"):
         return text == "credit"
@@ -346,7 +344,7 @@ class TransactionReader:
                 name = "pan"
                 _settle_pan(values)
             name = "custom"
-            values[_CUSTOM] = self._custom_of(values) if self._custom or values[_CUSTOM] else {}
+            values[_CUSTOM] = self._custom_of(values) if self._custom or values[_CUSTOM] is not None else {}
             transaction: Transaction = _Draft(*values[: len(_ATTRIBUTES)])
             transaction.__class__ = Transaction
             refused = _what_is_missing(transaction)
@@ -357,7 +355,7 @@ class TransactionReader:
         return transaction
 
     def _custom_of(self, values: list[Any]) -> dict[str, float | str]:
-        bag = values[_CUSTOM] or {}
+        bag = {} if values[_CUSTOM] is None else values[_CUSTOM]
         if not isinstance(bag, Mapping):
             raise RefusedValue(f"must be a mapping, was {type(bag).__name__}", "send the custom fields by name")
         custom: dict[str, Any] = dict(zip(self._custom, values[_FIRST_CUSTOM:], strict=True))

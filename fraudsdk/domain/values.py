@@ -11,7 +11,6 @@ import ipaddress
 import math
 import unicodedata
 from collections.abc import Callable
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from fraudsdk.domain.card_number import (
 )
 from fraudsdk.domain.masking import masked, shown
 from fraudsdk.domain.refusal import RefusedValue
+from fraudsdk.domain.scalars import is_absent, is_boolean, is_integer, is_number
 
 NAN: Final = math.nan
 MAX_IDENTIFIER_CHARACTERS: Final = 128
@@ -115,7 +115,7 @@ def parse_pan(value: object, tokenise: Callable[[str], str] | None) -> str | Non
 def parse_ip(value: object) -> str | None:
     """An IPv4 or IPv6 address in its canonical spelling; an IPv4 address mapped into IPv6 is the IPv4 address."""
     if not isinstance(value, str):
-        if _is_absent(value):
+        if is_absent(value):
             return None
         raise RefusedValue(f"must be text, was {type(value).__name__}", 'send an address such as "203.0.113.7"')
     if not value or len(value) > MAX_CATEGORY_CHARACTERS or not (address := _canonical_address(value)):
@@ -149,7 +149,7 @@ def parse_flag(value: object) -> bool | None:
     """True or false, however it is spelt: a boolean, 0 or 1, or "true", "yes", "y", "t" and their opposites."""
     if value is True or value is False:
         return value
-    if _is_absent(value):
+    if is_absent(value):
         return None
     if isinstance(value, str):
         text = value.strip().lower()
@@ -157,7 +157,7 @@ def parse_flag(value: object) -> bool | None:
             return text in _TRUE
         if not text:
             return None
-    elif (_is_number(value) or type(value).__name__ == "bool_") and (value == 0 or value == 1):
+    elif (is_number(value) or is_boolean(value)) and (value == 0 or value == 1):
         return bool(value)
     raise RefusedValue(f"must be true or false, was {_briefly(value)}", "send true, false, or leave the field out")
 
@@ -227,25 +227,12 @@ def _canonical_address(text: str) -> str | None:
     return str(mapped or address)
 
 
-def _is_absent(value: object) -> bool:
-    if value is None:
-        return True
-    # NaN and NaT are the only scalars that differ from themselves; an array would answer with an array.
-    return getattr(value, "ndim", 0) == 0 and bool(value != value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, Decimal)) or (
-        getattr(value, "ndim", 1) == 0 and getattr(getattr(value, "dtype", None), "kind", "") in "iuf"
-    )
-
-
 def _text_of(value: object) -> str:
     if isinstance(value, str):
         return str(value).strip()
-    if _is_absent(value):
+    if is_absent(value):
         return ""
-    if type(value).__name__ in ("bool", "bool_") or not hasattr(value, "__index__"):
+    if not is_integer(value):
         raise RefusedValue(f"must be text or an integer, was {_briefly(value)}", "send text")
     number = int(value.__index__())
     if abs(number) >= 10**MAX_IDENTIFIER_CHARACTERS:
@@ -254,13 +241,13 @@ def _text_of(value: object) -> str:
 
 
 def _number_of(value: object, wanted: str) -> float:
-    if _is_absent(value) or (isinstance(value, str) and not value.strip()):
+    if is_absent(value) or (isinstance(value, str) and not value.strip()):
         return NAN
     number = NAN
     if isinstance(value, str):
         plain = value.isascii() and "_" not in value and len(value) <= _MAX_NUMBER_CHARACTERS
         number = _float_or_nan(value) if plain else NAN
-    elif type(value).__name__ not in ("bool", "bool_") and _is_number(value):
+    elif is_number(value):
         number = _float_or_nan(value)
     if number != number:
         raise RefusedValue(f"must be {wanted}, was {_briefly(value)}", "send a number, or leave the field out")
