@@ -369,7 +369,8 @@ class Scorer:
     def _contributions(self, row: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         if self._explainer is None:
             raise MissingExtraError("xgboost", "train")
-        return self._explainer.contributions(row[np.newaxis, :])[0]
+        contributions: npt.NDArray[np.float64] = self._explainer.contributions(row[np.newaxis, :])[0]
+        return contributions
 
     def _degrade(
         self, transaction: Transaction, row: npt.NDArray[np.float32] | None, because: str, journal_row: int
