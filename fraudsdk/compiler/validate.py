@@ -511,7 +511,7 @@ def _finite(value: Mapping[str, Any], name: str, where: str, length: int) -> npt
             _refuse(f"{where}: {name} must hold numbers with a fraction, held {raw.dtype}")
     elif not set(map(type, raw)) <= {int, float} or any(type(x) is int and abs(x) > 2**64 for x in raw):
         _refuse(f"{where}: {name} must hold numbers only")
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         numbers = np.array(raw, np.float64).astype(np.float32)
     bad = ~np.isfinite(numbers)
     if bad.any():

@@ -117,6 +117,10 @@ def _load_bytes(data: bytes, path: Path) -> ctypes.CDLL:
     # library stays loaded: a second library on a reused number has a path that the loader knows, and it would hand out
     # the first one again.
     descriptor = os.memfd_create("fraudsdk-model", os.MFD_CLOEXEC)
-    with os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(data)
-    return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(data)
+        return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        os.close(descriptor)
+        raise
