@@ -362,7 +362,7 @@ def test_other_features_than_the_models_are_refused(artefact, tmp_path):
     features = tmp_path / "features.toml"
     features.write_text(reference_feature_set("EUR").without("user_count_1m").to_toml())
 
-    with pytest.raises(SchemaMismatchError, match="first difference at column .*user_count_1m"):
+    with pytest.raises(SchemaMismatchError, match=r"first difference at column .*user_count_1m"):
         Scorer.open(ScorerConfig(model=artefact, features=features))
 
 
