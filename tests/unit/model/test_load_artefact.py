@@ -1,0 +1,284 @@
+"""An artefact scores only if every byte of it is vouched for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from fraudsdk.errors import CertificateError, InvalidModelError, ModelNotFoundError, SchemaMismatchError
+from fraudsdk.model.artefact import load_artefact
+from fraudsdk.model.handle import ModelHandle
+
+
+def rewrite(artefact, name, change):
+    """Edit a JSON file of an artefact, and its hash in the manifest with it, as an attacker would."""
+    document = json.loads((artefact / name).read_text())
+    change(document)
+    data = json.dumps(document).encode()
+    (artefact / name).write_bytes(data)
+    if name != "manifest.json":
+        digest = hashlib.sha256(data).hexdigest()
+        rewrite(artefact, "manifest.json", lambda m: m["files"][name].update(sha256=digest))
+
+
+def test_a_loaded_model_gives_the_margins_of_the_twin(artefact, trees, make_rows, twin):
+    model = load_artefact(artefact)
+    rows = make_rows(np.random.default_rng(4), 50)
+
+    expected = np.array([twin(trees, row, np.float32(-2.25)) for row in rows], np.float32)
+
+    assert expected.tobytes() == model.margins(rows).tobytes()
+    assert expected.tolist() == [model.margin(row) for row in rows]
+    assert "cards/1" == model.version
+    assert artefact == model.source_path
+
+
+def test_sixteen_threads_get_what_one_gets(artefact, make_rows):
+    model = load_artefact(artefact)
+    rows = make_rows(np.random.default_rng(6), 400)
+    expected = model.margins(rows).tobytes()
+
+    def score(_):
+        return np.array([model.margin(row) for row in rows], np.float32).tobytes(), model.margins(rows).tobytes()
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(score, range(48)))
+
+    assert {(expected, expected)} == set(answers)
+
+
+@pytest.mark.parametrize("where", ["nowhere", "a_file/inside"])
+def test_no_artefact_is_said_to_be_none(tmp_path, where):
+    (tmp_path / "a_file").write_text("")
+
+    with pytest.raises(ModelNotFoundError, match=r"manifest\.json"):
+        load_artefact(tmp_path / where)
+
+
+@pytest.mark.parametrize("name", ["forest.bin", "model.ubj", "certificate.json"])
+def test_a_missing_file_is_named(artefact, name):
+    (artefact / name).unlink()
+
+    with pytest.raises(ModelNotFoundError, match=name):
+        load_artefact(artefact)
+
+
+@pytest.mark.parametrize("name", ["forest.bin", "model.ubj", "certificate.json"])
+def test_a_changed_byte_is_noticed(artefact, name):
+    data = bytearray((artefact / name).read_bytes())
+    data[-2] ^= 1
+    (artefact / name).write_bytes(bytes(data))
+
+    with pytest.raises(CertificateError, match=f"{name} has SHA-256"):
+        load_artefact(artefact)
+
+
+def swap_hash(document):
+    document["native_sha256"] = "0" * 64
+
+
+def one_row_differs(document):
+    document["suites"][0]["unequal"] = 1
+
+
+def compares_nothing(document):
+    document["suites"] = []
+
+
+def allows_anything(document):
+    document["bound"] = 1e9
+    document["suites"][0]["unequal"] = 5
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (swap_hash, "for another model"),
+        (lambda d: d.update(source_sha256="0" * 64), "for another model"),
+        (lambda d: d.update(backend="c"), "for another model"),
+        (one_row_differs, "differ on 1 of 10 rows"),
+        (compares_nothing, "compares no rows"),
+        (allows_anything, "differ on 5"),
+        (lambda d: d["suites"][0].update(max_abs_difference=0.5), "differ by 0.5"),
+        (lambda d: d["suites"][0].update(rows=-1), "rows must be a whole number"),
+        (lambda d: d["suites"][0].update(rows=True), "rows must be a whole number"),
+        (lambda d: d.update(suites={}), "suites must be a list"),
+        (lambda d: d.pop("seed"), "seed must be"),
+        (lambda d: d.update(format=2), "format must be 1"),
+    ],
+)
+def test_a_certificate_that_does_not_vouch_for_these_bytes_is_refused(artefact, change, reason):
+    rewrite(artefact, "certificate.json", change)
+
+    with pytest.raises(CertificateError, match=reason):
+        load_artefact(artefact)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: m.update(n_trees=20), "the manifest says"),
+        (lambda m: m.update(base_margin=0.0), "the manifest says"),
+        (lambda m: m.update(depth=4), "the manifest says"),
+        (lambda m: m["feature_names"].pop(), "the manifest says"),
+        (lambda m: m.update(backend="cuda"), "backend must be"),
+        (lambda m: m.update(name="../../etc"), "name must be"),
+        (lambda m: m["files"].update({"../../etc/passwd": {"sha256": "0" * 64, "n_bytes": 1}}), "file name must be"),
+        (lambda m: m["files"].update({"x": {"sha256": "zz", "n_bytes": 1}}), "64 hex digits"),
+        (lambda m: m["files"].update({"x": []}), "must be an object"),
+        (lambda m: m["files"].pop("certificate.json"), r"lists no certificate\.json"),
+        (lambda m: m.update(feature_names="f0"), "list of texts"),
+        (lambda m: m.update(calibration={"kind": "exec"}), "calibration"),
+        (lambda m: m.update(calibration=[]), "calibration must be an object"),
+        (lambda m: m.pop("objective"), "objective must be a text, was absent"),
+    ],
+)
+def test_a_malformed_manifest_is_refused(artefact, change, reason):
+    rewrite(artefact, "manifest.json", change)
+
+    with pytest.raises(InvalidModelError, match=reason):
+        load_artefact(artefact)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{" * 100_000, b"\xff\xfe", b'{"format": 1'])
+def test_a_manifest_that_is_none_is_refused(artefact, data):
+    (artefact / "manifest.json").write_bytes(data)
+
+    with pytest.raises(InvalidModelError, match=r"manifest\.json"):
+        load_artefact(artefact)
+
+
+def test_forest_tables_are_checked_even_if_every_hash_agrees(artefact):
+    # Whoever can write the forest can write its hashes too; the walk must still be safe.
+    data = bytearray((artefact / "forest.bin").read_bytes())
+    data[-40:-36] = b"\xff\xff\xff\x7f"
+    forest = bytes(data[: len(data) // 2])
+    digest = hashlib.sha256(forest).hexdigest()
+    (artefact / "forest.bin").write_bytes(forest)
+    rewrite(artefact, "manifest.json", lambda m: m["files"]["forest.bin"].update(sha256=digest))
+    rewrite(artefact, "certificate.json", lambda c: c.update(native_sha256=digest))
+
+    with pytest.raises(InvalidModelError, match="forest"):
+        load_artefact(artefact)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        np.zeros(6, np.float32),
+        np.zeros(8, np.float32),
+        np.zeros((1, 7), np.float32),
+        np.zeros(7),
+        np.zeros(7, np.int32),
+        np.zeros((7, 2), np.float32)[:, 0],
+    ],
+    ids=["short", "long", "two-dimensional", "float64", "int32", "strided"],
+)
+def test_a_row_of_another_kind_is_refused(artefact, row):
+    model = load_artefact(artefact)
+
+    with pytest.raises(SchemaMismatchError, match=r"cards/1 reads float32\[7\]"):
+        model.margin(row)
+
+
+@pytest.mark.parametrize("rows", [np.zeros((3, 6), np.float32), np.zeros((3, 7)), np.zeros(7, np.float32)])
+def test_rows_of_another_kind_are_refused(artefact, rows):
+    with pytest.raises(SchemaMismatchError, match=r"float32\[n, 7\]"):
+        load_artefact(artefact).margins(rows)
+
+
+def test_strided_and_read_only_rows_are_copied(artefact, make_rows):
+    model = load_artefact(artefact)
+    rows = make_rows(np.random.default_rng(8), 10)
+    strided = np.repeat(rows, 2, axis=0)[::2]
+    frozen = rows.copy()
+    frozen.flags.writeable = False
+
+    assert model.margins(rows).tobytes() == model.margins(strided).tobytes() == model.margins(frozen).tobytes()
+
+
+def test_a_file_that_the_model_does_not_carry_is_said_to_be_missing(artefact):
+    with pytest.raises(ModelNotFoundError, match=r"carries no 'vocabulary\.json'"):
+        load_artefact(artefact).read("vocabulary.json")
+
+
+def test_a_carried_file_is_verified_again_when_it_is_read(artefact):
+    model = load_artefact(artefact)
+    (artefact / "model.ubj").write_bytes(b"{ }")
+
+    with pytest.raises(CertificateError):
+        model.read("model.ubj")
+
+
+# --- the live handle -------------------------------------------------------------------------------------------------
+
+
+def test_a_swap_replaces_the_model_and_returns_the_old_one(tmp_path, artefact, make_artefact, tables, trees):
+    old = load_artefact(artefact)
+    new = load_artefact(make_artefact(tmp_path / "new", tables, len(trees), version="2"))
+    handle = ModelHandle(old)
+
+    assert old is handle.swap(new)
+    assert new is handle.current
+    assert new is handle.swap(old)
+
+
+def test_a_model_of_other_features_is_not_swapped_in(tmp_path, artefact, make_artefact, tables, trees):
+    old = load_artefact(artefact)
+    other = load_artefact(make_artefact(tmp_path / "other", tables, len(trees), schema_fingerprint="00" * 32))
+    handle = ModelHandle(old)
+
+    with pytest.raises(SchemaMismatchError, match="cdcdcdcdcdcdcdcd"):
+        handle.swap(other)
+    assert old is handle.current
+
+
+def test_a_model_that_cannot_warm_up_is_not_swapped_in(artefact, tmp_path, monkeypatch):
+    old = load_artefact(artefact)
+    new = load_artefact(shutil.copytree(artefact, tmp_path / "copy"))
+    handle = ModelHandle(old)
+
+    def fails():
+        raise MemoryError
+
+    monkeypatch.setattr(new, "warm_up", fails)
+
+    with pytest.raises(MemoryError):
+        handle.swap(new)
+    assert old is handle.current
+
+
+def test_readers_see_one_whole_model_or_the_other_during_swaps(tmp_path, artefact, make_artefact, make_tree):
+    # Given two models that disagree
+    from fraudsdk.model.forest import build_tables
+
+    rng = np.random.default_rng(1)
+    others = [make_tree(rng, depth=3) for _ in range(5)]
+    tables = build_tables(others, n_features=7, base_margin=np.float32(-2.25))
+    a, b = load_artefact(artefact), load_artefact(make_artefact(tmp_path / "b", tables, 5, version="2"))
+    row = np.zeros(7, np.float32)
+    legal = {("cards/1", a.margin(row)), ("cards/2", b.margin(row))}
+    handle = ModelHandle(a)
+
+    # When they are swapped under readers, each reader's version and margin belong together
+    def read(_):
+        seen = set()
+        for _ in range(500):
+            model = handle.current
+            seen.add((model.version, model.margin(row)))
+        return seen
+
+    with ThreadPoolExecutor(8) as pool:
+        readers = [pool.submit(read, k) for k in range(7)]
+        for _ in range(200):
+            handle.swap(b)
+            handle.swap(a)
+        seen = set().union(*(reader.result() for reader in readers))
+
+    assert 2 == len(legal)
+    assert seen <= legal
