@@ -403,6 +403,8 @@ def checked_currency(currency: str | None) -> str | None:
 
 def check_custom_names(custom_numbers: Collection[str], custom_categories: Collection[str]) -> None:
     """
+    Check the names that a feature set gives its custom fields.
+
     Raises
     ------
     ConfigurationError

@@ -29,6 +29,7 @@ MAX_IDENTIFIER_CHARACTERS: Final = 128
 MAX_CATEGORY_CHARACTERS: Final = 64
 MAX_QUANTITY: Final = 1e15
 _MAX_NUMBER_CHARACTERS: Final = 40
+_LONGEST_PLAIN: Final = 1 << 63
 
 Parser = Callable[[Any], Any]
 
@@ -228,6 +229,8 @@ def _canonical_address(text: str) -> str | None:
 
 
 def _text_of(value: object) -> str:
+    if type(value) is int and -_LONGEST_PLAIN < value < _LONGEST_PLAIN:
+        return str(value)
     if isinstance(value, str):
         return str(value).strip()
     if is_absent(value):

@@ -7,7 +7,7 @@ that a table and its rows one by one give the same bits and the same errors.  A 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -83,6 +83,13 @@ def parse_distinct(field: str, column: ColumnValues, parse: Parser) -> Parsed:
             position[value] = place
         index = np.fromiter(map(position.__getitem__, values), np.intp, len(values))
     return Parsed(_parse_each(field, position or values, parse, index), index)
+
+
+def parse_optional(field: str, columns: Mapping[str, ColumnValues], parse: Parser, n: int) -> Parsed:
+    """`parse_distinct` of a column that the table may lack; it is absent in all `n` rows then."""
+    if field not in columns:
+        return Parsed([None], np.zeros(n, np.intp))
+    return parse_distinct(field, columns[field], parse)
 
 
 def parse_each(field: str, column: ColumnValues, parse: Parser) -> list[Any]:

@@ -58,6 +58,7 @@ from fraudsdk.encoding.columns import (
     parse_each,
     parse_minor_amounts,
     parse_numbers,
+    parse_optional,
     parse_times,
 )
 from fraudsdk.encoding.hashing import Hasher, cached, checked_key, keyed_hasher, pan_token
@@ -295,8 +296,8 @@ class Encoder:
         )
 
     def _prepare_packing(self) -> None:
-        # One attrgetter and one struct per array: 0.4 us for 15 columns each; writing element by element takes 1.3 us,
-        # and assigning a tuple to the row 0.6 us.
+        # Packing 15 columns at once takes 0.35 us; through a memoryview element by element or by assigning the row 0.7 us,
+        # through numpy element by element 1.5 us.
         layout = self.layout
         custom = (*layout.custom_numbers, *layout.custom_categories)
         self._identifiers_of = _getter(tuple("custom" if name in custom else name for name in layout.identifiers))
@@ -344,7 +345,7 @@ class Encoder:
         return converted
 
     def _amount_columns(self, columns: Mapping[str, ColumnValues], n: int) -> tuple[NDArray[np.int64], Parsed]:
-        currencies = parse_distinct("currency", columns.get("currency", [None] * n), FIELD_PARSERS["currency"])
+        currencies = parse_optional("currency", columns, FIELD_PARSERS["currency"], n)
         currencies = Parsed([currency or self.currency for currency in currencies.values], currencies.index)
         if "amount" in columns:
             minor = parse_amounts(columns["amount"], currencies)
@@ -368,7 +369,7 @@ class Encoder:
 
     def _original_column(self, columns: Mapping[str, ColumnValues], needed: NDArray[np.bool_]) -> NDArray[np.int64]:
         name = "original_transaction_id"
-        originals = parse_distinct(name, columns.get(name, [None] * len(needed)), FIELD_PARSERS[name])
+        originals = parse_optional(name, columns, FIELD_PARSERS[name], len(needed))
         lacking = needed & ~originals.known()
         if lacking.any():
             refused = RefusedValue("is missing from a reversal or chargeback", "send the id of what it undoes")
@@ -499,15 +500,14 @@ def _flags_of(transaction: Transaction) -> int:
 
 def _flag_columns(columns: Mapping[str, ColumnValues], n: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """FLAGS of each row, and whether its type needs an original transaction."""
-    absent = [None] * n
     presence = {None: 0, True: fields.CARD_PRESENT, False: fields.CARD_NOT_PRESENT}
-    kinds = parse_distinct("type", columns.get("type", absent), parse_type)
+    kinds = parse_optional("type", columns, parse_type, n)
     flags = kinds.spread(lambda kind: TYPE_FLAGS[kind.value] if kind else fields.AUTHORISATION, np.int64)
-    credit = parse_distinct("direction", columns.get("direction", absent), parse_direction)
+    credit = parse_optional("direction", columns, parse_direction, n)
     flags |= credit.spread(lambda is_credit: fields.CREDIT if is_credit else 0, np.int64)
-    declined = parse_distinct("declined", columns.get("declined", absent), parse_flag)
+    declined = parse_optional("declined", columns, parse_flag, n)
     flags |= declined.spread(lambda is_declined: fields.DECLINED if is_declined else 0, np.int64)
-    present = parse_distinct("card_present", columns.get("card_present", absent), parse_flag)
+    present = parse_optional("card_present", columns, parse_flag, n)
     flags |= present.spread(presence.__getitem__, np.int64)
     return flags, (flags & (fields.REVERSAL | fields.CHARGEBACK)) != 0
 
@@ -515,10 +515,9 @@ def _flag_columns(columns: Mapping[str, ColumnValues], n: int) -> tuple[NDArray[
 def _check_columns(columns: Mapping[str, ColumnValues]) -> None:
     if "transaction_id" not in columns:
         raise invalid("transaction_id", RefusedValue("is missing", "map a column to it, or have it generated"), None)
-    for first, second in (("amount", "amount_minor"),):
-        if (first in columns) == (second in columns):
-            problem = "is given twice" if first in columns else "is missing"
-            raise invalid(first, RefusedValue(problem, f"send one of the columns {first} and {second}"), None)
+    if ("amount" in columns) == ("amount_minor" in columns):
+        problem = "is given twice" if "amount" in columns else "is missing"
+        raise invalid("amount", RefusedValue(problem, "send one of the columns amount and amount_minor"), None)
     n = len(columns["transaction_id"])
     for name, column in columns.items():
         if is_sensitive_name(name):

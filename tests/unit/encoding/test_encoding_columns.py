@@ -264,6 +264,18 @@ def test_rows_that_do_not_fit_together_are_refused_by_row():
         ENCODER.encode_columns(both)
 
 
+def test_equal_values_of_different_types_are_not_mixed_up():
+    columns = {**table_of([GOOD] * 2), "user_id": [1, True]}
+    with pytest.raises(InvalidTransactionError, match="in row 1"):
+        ENCODER.encode_columns(columns)
+
+
+def test_every_nan_becomes_the_same_nan():
+    odd_nan = np.array([0x7FF8_0000_0000_0001]).view(np.float64)
+
+    assert_same_bits([{**GOOD, "latitude": odd_nan[0]}], {**table_of([GOOD]), "latitude": odd_nan})
+
+
 def test_pan_and_card_id_may_share_a_table():
     rows = [{**GOOD, "pan": "4111111111111111"}, {**GOOD, "card_id": "c-1"}, GOOD]
     columns = {**table_of([GOOD] * 3), "pan": ["4111111111111111", None, None], "card_id": [None, "c-1", None]}

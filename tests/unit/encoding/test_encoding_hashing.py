@@ -26,6 +26,25 @@ def test_a_hash_is_a_signed_64_bit_number_and_never_zero(text):
     assert hashed != 0
 
 
+def test_a_digest_of_zeros_is_not_taken_for_absent(monkeypatch):
+    class ZeroDigest:
+        def __init__(self, **_):
+            pass
+
+        def copy(self):
+            return self
+
+        def update(self, _):
+            pass
+
+        def digest(self):
+            return bytes(8)
+
+    monkeypatch.setattr(hashlib, "blake2b", ZeroDigest)
+
+    assert 1 == keyed_hasher("user_id", KEY)("u-1")
+
+
 def test_absent_is_zero():
     assert 0 == keyed_hasher("user_id", KEY)(None)
 
