@@ -33,6 +33,7 @@ lint: .venv/.ready  ## ruff: style and formatting
 
 types: .venv/.ready  ## mypy, strict
 	@$(RUN) mypy
+	@$(RUN) mypy tests/typing/api.py
 
 contracts: .venv/.ready  ## import contracts
 	@$(RUN) lint-imports

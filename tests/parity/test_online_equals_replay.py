@@ -56,4 +56,3 @@ def test_a_stream_through_the_scorer_has_the_margins_of_a_replay(simulated, repl
                 assert np.float32(decision.margin).tobytes() == expected[i].tobytes(), f"transaction {i}"
             else:
                 assert decision.decided_by == "lifecycle"
-
