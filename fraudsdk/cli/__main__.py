@@ -1,0 +1,7 @@
+"""``python -m fraudsdk.cli``."""
+
+import sys
+
+from fraudsdk.cli.app import main
+
+sys.exit(main())

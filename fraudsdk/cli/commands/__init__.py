@@ -1,0 +1,1 @@
+"""One module per command: `register` adds its parser, its ``run`` does the work."""

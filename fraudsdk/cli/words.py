@@ -1,0 +1,111 @@
+"""One decision in words, and as a waterfall."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final
+
+from fraudsdk.domain.decision import Decision, Outcome
+from fraudsdk.domain.explanation import Explanation, FeatureContribution
+from fraudsdk.domain.masking import shown
+from fraudsdk.training.waterfall import waterfall_html, waterfall_png
+
+PICTURE_ENDINGS: Final = (".png", ".html")
+N_SHOWN: Final = 8
+
+_VERBS: Final = {
+    Outcome.APPROVE: "approved",
+    Outcome.REVIEW: "sent to review",
+    Outcome.STEP_UP: "asked to step up",
+    Outcome.DECLINE: "declined",
+}
+# Longest first; what is left over after two units is of no interest.
+_UNITS_S: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+_DESCRIPTION_WIDTH: Final = 52
+
+
+def explanation_lines(decision: Decision, explanation: Explanation) -> list[str]:
+    """What was decided, the principal reasons, and the features that weighed most."""
+    score = "no score" if math.isnan(decision.score) else f"score {decision.score:.1%}, margin {decision.margin:+.3f}"
+    lines = [
+        f"Transaction {shown(decision.transaction_id)} was {_VERBS[decision.outcome]} by {decision.decided_by}: {score}.",
+    ]
+    if decision.degraded:
+        lines.append(f"The answer is less than the full one: {decision.degraded_because}.")
+    for rank, reason in enumerate(decision.reasons, 1):
+        weight = "" if reason.contribution is None else f"  ({reason.contribution:+.2f})"
+        lines.append(f"  {rank}. {reason.code}  {reason.text}{weight}")
+        lines.append(f"     to the customer: {reason.customer_text}")
+    return [*lines, "", *_contribution_lines(explanation)]
+
+
+def write_waterfall(explanation: Explanation, path: Path, *, title: str) -> None:
+    """Draw an explanation into a ``.png`` or ``.html`` file."""
+    write = {".png": waterfall_png, ".html": waterfall_html}[path.suffix]
+    features = explanation.features
+    write(
+        [feature.contribution for feature in features],
+        explanation.base_margin,
+        [feature.description or feature.name for feature in features],
+        [feature.value for feature in features],
+        path,
+        title,
+        score=explanation.score,
+    )
+
+
+def duration(elapsed_us: int) -> str:
+    """
+    A duration in its two largest units.
+
+    Examples
+    --------
+    >>> duration(7_500_000_000)
+    '2 h 5 min'
+    """
+    rest = elapsed_us // 1_000_000
+    if rest == 0:
+        return "under 1 s"
+    parts = []
+    for name, unit in _UNITS_S:
+        if rest >= unit:
+            parts.append(f"{rest // unit} {name}")
+            rest %= unit
+    return " ".join(parts[:2])
+
+
+def _contribution_lines(explanation: Explanation) -> list[str]:
+    shown_features = explanation.features[:N_SHOWN]
+    rest = math.fsum(feature.contribution for feature in explanation.features[N_SHOWN:])
+    lines = [f"  {'margin':>7}  {'value':>12}  {'feature':<{_DESCRIPTION_WIDTH}}  whose memory"]
+    lines += [_contribution_line(feature) for feature in shown_features]
+    lines.append(f"  {rest:>+7.2f}  {'':>12}  {len(explanation.features) - len(shown_features)} other features")
+    lines.append(f"  {explanation.base_margin:>+7.2f}  {'':>12}  the average transaction")
+    lines.append(f"  {explanation.margin:>+7.2f}  {'':>12}  this transaction, {explanation.score:.1%}")
+    return lines
+
+
+def _contribution_line(feature: FeatureContribution) -> str:
+    words = feature.description or feature.name
+    if len(words) > _DESCRIPTION_WIDTH:
+        words = f"{words[: _DESCRIPTION_WIDTH - 1].rstrip()}…"
+    return (
+        f"  {feature.contribution:>+7.2f}  {_value(feature.value):>12}  {words:<{_DESCRIPTION_WIDTH}}  "
+        f"{_provenance(feature)}"
+    )
+
+
+def _value(value: float) -> str:
+    if math.isnan(value):
+        return "missing"
+    return f"{value:,.0f}" if value == int(value) and abs(value) < 1e9 else f"{value:,.4g}"
+
+
+def _provenance(feature: FeatureContribution) -> str:
+    if not feature.entity:
+        return "the transaction itself"
+    if not feature.known:
+        return f"{feature.entity}, not seen before"
+    age = "" if feature.age_us is None else f", last seen {duration(feature.age_us)} ago"
+    return f"{feature.entity}{age}{'' if feature.exact else ', bounded rather than exact'}"
