@@ -20,7 +20,8 @@ from fraudsdk.errors import InvalidModelError
 MAX_BYTES: Final = 256 * 1024 * 1024
 # XGBoost nests seven deep.
 MAX_NESTING: Final = 16
-MAX_VALUES: Final = 64_000_000
+# Twelve for each of the nodes that a forest may have.  Refusing so many takes ten seconds and a gigabyte, no more.
+MAX_VALUES: Final = 24_000_000
 MAX_TEXT_BYTES: Final = 65_536
 
 _JSON_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)

@@ -229,7 +229,7 @@ def _whole_number(value: Mapping[str, Any], name: str, where: str, low: int, hig
 
 def _version(value: list[Any]) -> tuple[int, int, int]:
     if len(value) != 3 or any(type(part) is not int or part < 0 for part in value) or not 1 <= value[0] <= 3:
-        _refuse(f"version must be three whole numbers, 1.x to 3.x, was {str(value)[:80]}")
+        _refuse(f"version must be three whole numbers, 1.x to 3.x, was {str(value[:4])[:80]}")
     return value[0], value[1], value[2]
 
 

@@ -31,7 +31,7 @@ from fraudsdk.model.forest import Int32Array, depth_of, read_forest
 from fraudsdk.model.library import LibraryEngine
 from fraudsdk.model.manifest import BOOSTER, CERTIFICATE, FOREST, MANIFEST, Manifest
 
-# Largest file of an artefact that is read into memory; a forest of 4 M nodes has 48 MB.
+# Largest file of an artefact that is read into memory; a forest of 2 M nodes has 24 MB.
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 
 

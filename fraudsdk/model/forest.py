@@ -28,7 +28,7 @@ Float32Array = npt.NDArray[np.float32]
 MAGIC: Final = b"fraudsdk-forest\n"
 MAX_TREES: Final = 5_000
 MAX_DEPTH: Final = 64
-MAX_NODES: Final = 4_000_000
+MAX_NODES: Final = 2_000_000
 MAX_SET_WORDS: Final = 16_000_000  # 64 MB of category sets: more is a mistake, and would not fit a cache anyway
 
 
