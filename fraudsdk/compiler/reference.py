@@ -60,7 +60,11 @@ def as_dmatrix(booster: Any, rows: npt.NDArray[np.float32]) -> Any:
     """Rows with the booster's own feature names and types."""
     # One thread: with more, an explanation of one row waited 31 ms for the pool on a busy machine instead of 0.25 ms.
     return vendor("xgboost").DMatrix(
-        rows, feature_names=booster.feature_names, feature_types=booster.feature_types, enable_categorical=True, nthread=1
+        rows,
+        feature_names=booster.feature_names,
+        feature_types=booster.feature_types,
+        enable_categorical=True,
+        nthread=1,
     )
 
 
