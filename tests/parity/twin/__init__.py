@@ -1,0 +1,1 @@
+"""An engine written for obviousness, and the events it understands: the oracle that the kernels are held to."""
