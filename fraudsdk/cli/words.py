@@ -27,7 +27,11 @@ _DESCRIPTION_WIDTH: Final = 52
 
 def explanation_lines(decision: Decision, explanation: Explanation) -> list[str]:
     """What was decided, the principal reasons, and the features that weighed most."""
-    score = "no score" if math.isnan(decision.score) else f"score {decision.score:.1%}, margin {decision.margin:+.3f}"
+    score = (
+        "no score"
+        if math.isnan(decision.score)
+        else f"score {probability(decision.score)}, margin {decision.margin:+.3f}"
+    )
     lines = [
         f"Transaction {shown(decision.transaction_id)} was {_VERBS[decision.outcome]} by {decision.decided_by}: {score}.",
     ]
@@ -53,6 +57,18 @@ def write_waterfall(explanation: Explanation, path: Path, *, title: str) -> None
         title,
         score=explanation.score,
     )
+
+
+def probability(score: float) -> str:
+    """
+    A score in percent that never rounds to certainty.
+
+    Examples
+    --------
+    >>> probability(0.256), probability(0.99972)
+    ('25.6%', 'over 99.9%')
+    """
+    return "over 99.9%" if 0.999 < score < 1.0 else f"{score:.1%}"
 
 
 def duration(elapsed_us: int) -> str:
@@ -82,7 +98,7 @@ def _contribution_lines(explanation: Explanation) -> list[str]:
     lines += [_contribution_line(feature) for feature in shown_features]
     lines.append(f"  {rest:>+7.2f}  {'':>12}  {len(explanation.features) - len(shown_features)} other features")
     lines.append(f"  {explanation.base_margin:>+7.2f}  {'':>12}  the average transaction")
-    lines.append(f"  {explanation.margin:>+7.2f}  {'':>12}  this transaction, {explanation.score:.1%}")
+    lines.append(f"  {explanation.margin:>+7.2f}  {'':>12}  this transaction, {probability(explanation.score)}")
     return lines
 
 

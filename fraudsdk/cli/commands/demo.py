@@ -43,6 +43,8 @@ FRAUD_RATE: Final = 0.008
 SIMULATED_LABEL_DELAY: Final = "30d"
 # The trainer's 4096 took three times as long here; the demo is to be over while one watches.
 MAX_BIN: Final = 512
+DECISIONS_FILE: Final = "decisions.parquet"
+NOWHERE: Final = -1
 EVALUATED: Final = (("AUC", "auc"), ("average precision", "average_precision"))
 
 
@@ -121,12 +123,14 @@ class Steps:
 def run(args: argparse.Namespace) -> None:
     """Everything, in order."""
     from fraudsdk.cli.data import timeline_of
-    from fraudsdk.cli.pipeline import load_model
+    from fraudsdk.cli.pipeline import load_model, report_folder
+    from fraudsdk.training.tables import write_columns
 
     started = time.perf_counter()
     steps = Steps()
     args.out.mkdir(parents=True, exist_ok=True)
-    model_folder = new_folder(writable_file(args.out / "model.toml").with_name("model"), replace=True)
+    writable_file(args.out / DECISIONS_FILE)
+    model_folder = new_folder(args.out / "model", replace=True)
     if args.held_back < 1:
         raise ConfigurationError(f"--held-back must be at least 1, was {args.held_back}; leave it out for 20,000")
     table, feature_set = _table(args, steps)
@@ -138,11 +142,11 @@ def run(args: argparse.Namespace) -> None:
     _print_speed(scored)
     _print_outcomes(scored, table, timeline)
     _print_online_against_replay(scored, prepared, compiled)
-    files = [*_print_example(scored, args.out), *_write_decisions(scored, args.out)]
+    _print_example(scored, args.out)
+    write_columns(columns_of(scored.decisions), args.out / DECISIONS_FILE)
     say()
-    for path in (*([args.out / "transactions.parquet"] if args.data is None else []), model_folder, *files):
+    for path in (*sorted(args.out.iterdir()), *sorted(report_folder(model_folder).iterdir())):
         say(f"wrote {path}")
-    say(f"wrote {model_folder}-report/report.html")
     say(
         f"done in {time.perf_counter() - started:.0f} s; next: fraudsdk score FILE --model {model_folder} --out decisions.csv"
     )
@@ -289,6 +293,8 @@ def _to_explain(prepared: Prepared, compiled: CompiledModel, first: int) -> int:
 
     places = np.flatnonzero(prepared.replayed.scored)
     held_back = np.flatnonzero(places >= first)
+    if len(held_back) == 0:
+        return NOWHERE
     margins = compiled.margins(prepared.matrix.rows[held_back])
     is_fraud = prepared.matrix.label[held_back] == 1
     candidates = np.flatnonzero(is_fraud) if is_fraud.any() else np.arange(len(held_back))
@@ -357,24 +363,14 @@ def _print_online_against_replay(scored: Scored, prepared: Prepared, compiled: C
     say(f"Online against replay: margins bit-identical for {same:,} of {int(judged.sum()):,}")
 
 
-def _print_example(scored: Scored, out: Path) -> list[Path]:
+def _print_example(scored: Scored, out: Path) -> None:
     from fraudsdk.cli.words import explanation_lines, write_waterfall
 
     if scored.example is None:
-        return []
+        return
     decision, explanation = scored.example
     say()
     for line in explanation_lines(decision, explanation):
         say(line)
-    paths = [out / "explanation.png", out / "explanation.html"]
-    for path in paths:
-        write_waterfall(explanation, path, title=f"Why this transaction: {decision.outcome.value}")
-    return paths
-
-
-def _write_decisions(scored: Scored, out: Path) -> list[Path]:
-    from fraudsdk.training.tables import write_columns
-
-    path = out / "decisions.parquet"
-    write_columns(columns_of(scored.decisions), path)
-    return [path]
+    for name in ("explanation.png", "explanation.html"):
+        write_waterfall(explanation, out / name, title=f"Why this transaction: {decision.outcome.value}")

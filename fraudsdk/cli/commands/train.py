@@ -86,9 +86,11 @@ def run(args: argparse.Namespace) -> None:
     table, feature_set = read_with_features(args.data, args.map, args.features, args.currency)
     check_policy(policy, feature_set)
     recipe = _recipe(args, feature_set, policy)
-    if table.unused:
-        say(f"not read, for want of a mapping: {', '.join(table.unused)}")
-    prepared = prepare(table, recipe, table.segments(args.segment))
+    segments = table.segments(args.segment)
+    unused = [name for name in table.unused if name not in segments]
+    if unused:
+        say(f"not read, for want of a mapping: {', '.join(unused)}")
+    prepared = prepare(table, recipe, segments)
     model = fit(prepared, recipe.params)
     manifest = publish(model, prepared, recipe, out, simulated=table.simulated, replace=out.exists())
     compiled = load_model(out)
@@ -106,6 +108,8 @@ def run(args: argparse.Namespace) -> None:
     say(f"model     {out}")
     for path in written:
         say(f"report    {path}")
+    if not evaluation.n_frauds:
+        say("the test period holds no fraud, so there are no curves to report")
 
 
 def certificate_lines(certificate: Any) -> list[str]:
