@@ -55,13 +55,15 @@ def add_mapping(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_label_delay(parser: argparse.ArgumentParser, default: str | None = DEFAULT_LABEL_DELAY) -> None:
-    """``--label-delay``."""
+def add_label_delay(
+    parser: argparse.ArgumentParser, default: str | None = DEFAULT_LABEL_DELAY, said: str = DEFAULT_LABEL_DELAY
+) -> None:
+    """``--label-delay``, whose default is `said` to be something."""
     parser.add_argument(
         "--label-delay",
         metavar="DURATION",
         default=default,
-        help="how long after its transaction a label is known, where the data do not say (default: %(default)s)",
+        help=f"how long after its transaction a label is known, where the data do not say (default: {said})",
     )
 
 

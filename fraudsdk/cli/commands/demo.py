@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fraudsdk.cli.commands.score import columns_of, outcome_lines
 from fraudsdk.cli.commands.train import add_training, params_of
 from fraudsdk.cli.options import (
+    DEFAULT_LABEL_DELAY,
     add_hash_key,
     add_label_delay,
     add_mapping,
@@ -45,6 +46,8 @@ SIMULATED_LABEL_DELAY: Final = "30d"
 MAX_BIN: Final = 512
 DECISIONS_FILE: Final = "decisions.parquet"
 NOWHERE: Final = -1
+ALL_FRAUDS: Final = "all frauds"
+FALSE_ALARMS: Final = "false alarms"
 EVALUATED: Final = (("AUC", "auc"), ("average precision", "average_precision"))
 
 
@@ -70,7 +73,7 @@ def register(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--held-back", metavar="N", type=int, default=20_000, help="scored one by one (default: %(default)s)"
     )
-    add_label_delay(parser, default=None)
+    add_label_delay(parser, default=None, said=f"{DEFAULT_LABEL_DELAY}; simulated: {SIMULATED_LABEL_DELAY}")
     parser.add_argument(
         "--seed", metavar="N", type=int, default=7, help="of simulation and training (default: %(default)s)"
     )
@@ -186,7 +189,7 @@ def _recipe(args: argparse.Namespace, feature_set: FeatureSet, *, simulated: boo
     from fraudsdk.cli.pipeline import Recipe
 
     now = datetime.now(UTC)
-    delay = args.label_delay or (SIMULATED_LABEL_DELAY if simulated else "7d")
+    delay = args.label_delay or (SIMULATED_LABEL_DELAY if simulated else DEFAULT_LABEL_DELAY)
     return Recipe(
         name="demo",
         version=now.strftime("%Y%m%dT%H%M%SZ"),
@@ -332,21 +335,20 @@ def _detection_lines(scored: Scored, table: Table, timeline: Timeline) -> list[s
 
     rows = timeline.order[scored.first :]
     labels = timeline.label[scored.first :].tolist()
-    patterns = table.raw["fraud_pattern"][rows].tolist() if table.simulated else ["fraud"] * len(rows)
+    patterns = table.raw["fraud_pattern"][rows].tolist() if table.simulated else [ALL_FRAUDS] * len(rows)
     judged: Counter[str] = Counter()
     stopped: Counter[str] = Counter()
     for decision, label, pattern in zip(scored.decisions, labels, patterns, strict=True):
         if decision.decided_by == "lifecycle" or label < 0:
             continue
-        kinds = (pattern, "all frauds") if label == 1 else ("genuine",)
+        kinds = {pattern, ALL_FRAUDS} if label == 1 else {FALSE_ALARMS}
         judged.update(kinds)
         if decision.outcome is not Outcome.APPROVE:
             stopped.update(kinds)
-    by_size = sorted(judged, key=lambda kind: (kind == "genuine", kind == "all frauds", -judged[kind], kind))
-    shown = [kind for kind in by_size if not (kind == "fraud" and "all frauds" in judged)]
+    by_size = sorted(judged, key=lambda kind: (kind == FALSE_ALARMS, kind == ALL_FRAUDS, -judged[kind], kind))
     return [
         f"  {kind:<22} {stopped[kind]:>6,} of {judged[kind]:>7,}  {stopped[kind] / judged[kind]:>7.1%}"
-        for kind in shown
+        for kind in by_size
     ]
 
 
