@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fraudsdk.cli.options import mapping_of
+from fraudsdk.cli.options import mapping_of, note
 from fraudsdk.domain.fields import EVENT_TIME_US, RecordLayout
 from fraudsdk.domain.masking import masked
 from fraudsdk.domain.refusal import RefusedValue
@@ -121,8 +121,10 @@ def read_table(
     ConfigurationError
         No such file, or the mapping does not fit it.
     """
-    mapping = mapping_of(words)
-    return map_columns(read_columns(path), mapping, str(path), currency=currency, feature_set=feature_set)
+    table = map_columns(read_columns(path), mapping_of(words), str(path), currency=currency, feature_set=feature_set)
+    if feature_set is not None:
+        _note_other_currencies(table, feature_set.currency)
+    return table
 
 
 def map_columns(
@@ -154,10 +156,10 @@ def currency_of(table: Table) -> str:
     ConfigurationError
         It names none.
     """
-    named = Counter(text for text in table.columns.get("currency", np.empty(0)).tolist() if text)
+    named = _currencies(table)
     if not named:
         raise ConfigurationError(f"{table.source} names no currency; add --currency GBP, or map a column to currency")
-    return str(named.most_common(1)[0][0]).strip().upper()
+    return named.most_common(1)[0][0]
 
 
 def read_with_features(
@@ -177,7 +179,9 @@ def read_with_features(
         feature_set = FeatureSet.load(features)
         return read_table(path, words, feature_set=feature_set), feature_set
     table = read_table(path, words, currency=currency)
-    return table, reference_feature_set(currency or currency_of(table))
+    feature_set = reference_feature_set(currency or currency_of(table))
+    _note_other_currencies(table, feature_set.currency)
+    return table, feature_set
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -284,6 +288,18 @@ def bad_rows_of(
                 "event_time", problem, remedy, transaction_id=whose, row=int(table.file_rows[row])
             )
     return bad
+
+
+def _note_other_currencies(table: Table, reference: str) -> None:
+    named = _currencies(table)
+    n_others = named.total() - named[reference]
+    if n_others:
+        note(f"{n_others:,} of {len(table):,} amounts are in other currencies than {reference} and count as unknown")
+
+
+def _currencies(table: Table) -> Counter[str]:
+    texts = table.columns.get("currency", np.empty(0)).tolist()
+    return Counter(text.strip().upper() for text in texts if isinstance(text, str) and text.strip())
 
 
 def _label_checks(table: Table) -> list[Callable[[int], None]]:

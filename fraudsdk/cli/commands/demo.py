@@ -44,6 +44,7 @@ FRAUD_RATE: Final = 0.008
 SIMULATED_LABEL_DELAY: Final = "30d"
 # The trainer's 4096 took three times as long here; the demo is to be over while one watches.
 MAX_BIN: Final = 512
+TRANSACTIONS_FILE: Final = "transactions.parquet"
 DECISIONS_FILE: Final = "decisions.parquet"
 NOWHERE: Final = -1
 ALL_FRAUDS: Final = "all frauds"
@@ -126,7 +127,7 @@ class Steps:
 def run(args: argparse.Namespace) -> None:
     """Everything, in order."""
     from fraudsdk.cli.data import timeline_of
-    from fraudsdk.cli.pipeline import load_model, report_folder
+    from fraudsdk.cli.pipeline import load_model
     from fraudsdk.training.tables import write_columns
 
     started = time.perf_counter()
@@ -138,17 +139,18 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigurationError(f"--held-back must be at least 1, was {args.held_back}; leave it out for 20,000")
     table, feature_set = _table(args, steps)
     recipe = _recipe(args, feature_set, simulated=args.data is None)
-    prepared = _make_model(table, recipe, model_folder, steps)
+    prepared, reports = _make_model(table, recipe, model_folder, steps)
     compiled = load_model(model_folder)
     timeline = timeline_of(table, feature_set, recipe.hash_key, recipe.label_delay_us)
     scored = _score(args, table, timeline, prepared, compiled, recipe, steps)
     _print_speed(scored)
     _print_outcomes(scored, table, timeline)
     _print_online_against_replay(scored, prepared, compiled)
-    _print_example(scored, args.out)
+    pictures = _print_example(scored, args.out)
     write_columns(columns_of(scored.decisions), args.out / DECISIONS_FILE)
+    simulated = [args.out / TRANSACTIONS_FILE] if args.data is None else []
     say()
-    for path in (*sorted(args.out.iterdir()), *sorted(report_folder(model_folder).iterdir())):
+    for path in (*simulated, model_folder, *reports, args.out / DECISIONS_FILE, *pictures):
         say(f"wrote {path}")
     say(
         f"done in {time.perf_counter() - started:.0f} s; next: fraudsdk score FILE --model {model_folder} --out decisions.csv"
@@ -158,6 +160,7 @@ def run(args: argparse.Namespace) -> None:
 def _table(args: argparse.Namespace, steps: Steps) -> tuple[Table, FeatureSet]:
     """The user's table, or a simulated one, with its feature set."""
     from fraudsdk.cli.data import read_with_features
+    from fraudsdk.features.spec import FeatureSet
     from fraudsdk.simulation import SimulationSpec, simulate, write
 
     if args.data is not None:
@@ -166,7 +169,8 @@ def _table(args: argparse.Namespace, steps: Steps) -> tuple[Table, FeatureSet]:
         return table, feature_set
     if args.map:
         raise ConfigurationError("--map is for a file of your own; add --data FILE")
-    path = writable_file(args.out / "transactions.parquet")
+    path = writable_file(args.out / TRANSACTIONS_FILE)
+    currency = args.currency or "EUR" if args.features is None else FeatureSet.load(args.features).currency
     spec = SimulationSpec(
         transactions=args.transactions,
         users=args.users,
@@ -174,7 +178,7 @@ def _table(args: argparse.Namespace, steps: Steps) -> tuple[Table, FeatureSet]:
         fraud_rate=FRAUD_RATE,
         seed=args.seed,
         start=START,
-        currency=args.currency or "EUR",
+        currency=currency,
     )
     columns = simulate(spec)
     write(columns, path)
@@ -182,7 +186,7 @@ def _table(args: argparse.Namespace, steps: Steps) -> tuple[Table, FeatureSet]:
     what = f"{spec.transactions:,} transactions of {spec.users:,} users, {n_frauds:,} frauds of {n_patterns} patterns"
     steps.done("simulate", what)
     # Read back like anybody's file, so that the demo takes the road that users take.
-    return read_with_features(path, [], args.features, None if args.features else spec.currency)
+    return read_with_features(path, [], args.features, args.currency if args.features else currency)
 
 
 def _recipe(args: argparse.Namespace, feature_set: FeatureSet, *, simulated: bool) -> Recipe:
@@ -202,8 +206,8 @@ def _recipe(args: argparse.Namespace, feature_set: FeatureSet, *, simulated: boo
     )
 
 
-def _make_model(table: Table, recipe: Recipe, out: Path, steps: Steps) -> Prepared:
-    """Replay, train, compile, certify, evaluate."""
+def _make_model(table: Table, recipe: Recipe, out: Path, steps: Steps) -> tuple[Prepared, list[Path]]:
+    """Replay, train, compile, certify, evaluate; gives back the reports as well."""
     from fraudsdk.cli.pipeline import (
         evaluate_compiled,
         fit,
@@ -230,10 +234,10 @@ def _make_model(table: Table, recipe: Recipe, out: Path, steps: Steps) -> Prepar
     test = prepared.test
     evaluation = evaluate_compiled(compiled, test)
     title = f"Model {compiled.version}"
-    write_reports(report_folder(out), test, model, evaluation, title=title, simulated=table.simulated)
+    reports = write_reports(report_folder(out), test, model, evaluation, title=title, simulated=table.simulated)
     figures = ", ".join(f"{name} {getattr(evaluation, key):.3f}" for name, key in EVALUATED)
     steps.done("evaluate", f"on {evaluation.n:,} later transactions with {evaluation.n_frauds:,} frauds: {figures}")
-    return prepared
+    return prepared, reports
 
 
 def _score(
@@ -365,14 +369,17 @@ def _print_online_against_replay(scored: Scored, prepared: Prepared, compiled: C
     say(f"Online against replay: margins bit-identical for {same:,} of {int(judged.sum()):,}")
 
 
-def _print_example(scored: Scored, out: Path) -> None:
+def _print_example(scored: Scored, out: Path) -> list[Path]:
+    """Explain the chosen decision; gives back the pictures of it."""
     from fraudsdk.cli.words import explanation_lines, write_waterfall
 
     if scored.example is None:
-        return
+        return []
     decision, explanation = scored.example
     say()
     for line in explanation_lines(decision, explanation):
         say(line)
-    for name in ("explanation.png", "explanation.html"):
-        write_waterfall(explanation, out / name, title=f"Why this transaction: {decision.outcome.value}")
+    pictures = [out / "explanation.png", out / "explanation.html"]
+    for picture in pictures:
+        write_waterfall(explanation, picture, title=f"Why this transaction: {decision.outcome.value}")
+    return pictures

@@ -209,3 +209,15 @@ def test_a_simulation_that_cannot_be(complaint, tmp_path):
 
 def test_a_mapping_without_data_in_the_demo(complaint, tmp_path):
     assert "add --data" in complaint("demo", "--map", "user_id=U", "--out", tmp_path / "demo")
+
+
+def test_amounts_that_count_as_unknown_are_no_secret(features, tmp_path, capsys):
+    """
+    Not an error: a few foreign payments are normal.  All of them would be a mistake, and silence would hide it.
+    """
+    rows = [a_row(i) for i in range(9)]
+    rows[2][3] = rows[5][3] = "USD"
+    data = write_csv(tmp_path / "data.csv", rows)
+
+    assert 0 == main(["replay", str(data), "--features", str(features), "--out", str(tmp_path / "rows.csv")])
+    assert "2 of 9 amounts are in other currencies than EUR and count as unknown" in capsys.readouterr().err

@@ -17,17 +17,12 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture(params=[Terminal, io.StringIO])
-def stderr(request, monkeypatch):
-    stream = request.param()
+@pytest.mark.parametrize(("stream", "is_drawn"), [(Terminal(), True), (io.StringIO(), False)], ids=["terminal", "pipe"])
+def test_a_bar_is_drawn_on_a_terminal_and_nothing_in_a_pipe(stream, is_drawn, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
-    return stream
-
-
-def test_a_bar_is_drawn_on_a_terminal_and_nothing_in_a_pipe(stderr):
     with counting("replay", 100) as progress:
         progress(40)
         progress(100)
 
-    assert stderr.isatty() == ("replay" in stderr.getvalue())
-    assert stderr.isatty() or "" == stderr.getvalue()
+    assert is_drawn == ("replay" in stream.getvalue())
+    assert is_drawn or "" == stream.getvalue()
