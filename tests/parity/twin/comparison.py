@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from twin.events import Event, encode, key_of
-from twin.naive_engine import NaiveEngine, derived, span_us
-from twin.streams import Step
 
 from fraudsdk.encoding.vocabulary import Vocabulary
 from fraudsdk.entity_state.layout import META_BUMP
 from fraudsdk.features import kernels
 from fraudsdk.features.engine import FeatureEngine, Provenance
 from fraudsdk.features.spec import DERIVED_AGGREGATES, Feature, FeatureSet
+from twin.events import Event, encode, key_of
+from twin.naive_engine import NaiveEngine, derived, span_us
+from twin.streams import Step
 
 VOCABULARY = Vocabulary({"mcc": ("5411", "5999"), "merchant_country": ("FR", "GB"), "channel": ("ecommerce",)})
 

@@ -16,7 +16,6 @@ from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
-from twin.events import Event, number_of
 
 from fraudsdk.domain.money import CURRENCY_EXPONENTS
 from fraudsdk.encoding.vocabulary import Vocabulary
@@ -29,6 +28,7 @@ from fraudsdk.features.spec import (
     Feature,
     FeatureSet,
 )
+from twin.events import Event, number_of
 
 UNIT_US = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3_600 * 10**6, "d": 86_400 * 10**6}
 BASES = ("purchase", "credit", "refund", "any")

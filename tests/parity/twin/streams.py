@@ -10,9 +10,8 @@ import math
 from dataclasses import replace
 from random import Random
 
-from twin.events import Event
-
 from fraudsdk.features.spec import EventFilter, Feature, FeatureSet
+from twin.events import Event
 
 START_US = 1_795_428_000_000_000  # 2026-11-23T10:00:00Z, the start of a tile on every level
 SECOND_US = 10**6

@@ -1,0 +1,167 @@
+"""Memory is bounded: the least recently used is forgotten, chunks are used again, and what was lost is counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from twin.comparison import Driver
+from twin.events import Event
+
+from fraudsdk.domain import fields as record
+from fraudsdk.entity_state import memory as memory_module
+from fraudsdk.entity_state.layout import META_BUMP, StateLayout
+from fraudsdk.entity_state.memory import EntityMemory
+from fraudsdk.errors import ConfigurationError
+from fraudsdk.features.spec import Feature, FeatureSet
+
+SECOND_US = 10**6
+HOUR_US = 3_600 * SECOND_US
+NEW_USERS = FeatureSet("new", (Feature("is_new", "is_new", entity="user"),))
+# A ring, tiles, distinct keys and their sketch: every sort of chunk.
+EVERY_CHUNK = FeatureSet(
+    "chunks",
+    (
+        Feature("n", "count", entity="user", window="24h"),
+        Feature("spent", "sum", entity="user", window="1h"),
+        Feature("merchants", "distinct", entity="user", field="merchant", window="1h"),
+    ),
+    ring_cap=8,
+    allowed_lateness="0s",
+)
+
+
+@pytest.fixture(autouse=True)
+def small_pool(monkeypatch):
+    monkeypatch.setattr(memory_module, "FIRST_POOL_WORDS", 1 << 16)
+
+
+def purchase(i, user, **more):
+    return Event(f"t{i}", 10**15 + i * SECOND_US, texts={"user_id": user, **more})
+
+
+def is_new(driver, i, user):
+    return driver.values(purchase(i, user))["is_new"] == 1.0
+
+
+def test_the_least_recently_used_entity_is_forgotten_and_counted():
+    driver = Driver(NEW_USERS, max_entities=68)
+    for i in range(60):
+        driver.observe(purchase(i, f"u{i}"))
+    driver.observe(purchase(60, "u0"))  # used again: now u1 is the least recently used
+
+    for i in range(61, 75):
+        driver.observe(purchase(i, f"u{i}"))
+
+    counters = driver.engine.memory.counters()
+    assert not is_new(driver, 75, "u0")
+    assert is_new(driver, 76, "u1")
+    assert counters["evicted_entities"] + counters["entities"] == 60 + 14
+    assert counters["entities"] <= 68
+
+
+def test_a_forgotten_entity_takes_its_windows_with_it():
+    driver = Driver(EVERY_CHUNK, max_entities=68)
+    driver.observe(purchase(0, "u0"))
+    assert 1.0 == driver.values(purchase(1, "u0"), record=False)["n"]
+
+    for i in range(1, 80):
+        driver.observe(purchase(i, f"u{i}"))
+
+    assert 0.0 == driver.values(purchase(80, "u0"))["n"]
+
+
+def test_the_pool_stops_growing_when_two_hundred_thousand_entities_stream_through():
+    """
+    Chunks of forgotten entities are handed out again, whatever they held.
+    """
+    driver = Driver(EVERY_CHUNK, max_entities=1_000)
+    n, rng = 240_000, np.random.default_rng(7)
+    ints = np.zeros((n, driver.engine.record_layout.n_ints), dtype=np.int64)
+    ints[:, record.EVENT_TIME_US] = 10**15 + np.arange(n) * SECOND_US
+    ints[:, record.AMOUNT_MINOR] = 100
+    ints[:, record.FLAGS] = record.AUTHORISATION
+    ints[:, record.TRANSACTION_KEY] = rng.integers(1, 2**62, n)
+    # Most users come once; one in six events is of a busy user, whose ring and merchants overflow, for ten minutes each.
+    users = np.where(np.arange(n) % 6 == 0, 1 + np.arange(n) // 600, rng.integers(10**6, 2**62, n))
+    for column, name in enumerate(driver.engine.record_layout.identifiers, start=record.FIRST_IDENTIFIER):
+        ints[:, column] = users if name == "user_id" else rng.integers(1, 2**62, n)
+    numbers = np.zeros((n, len(driver.engine.record_layout.numbers)))
+    used = []
+    for part in np.array_split(np.arange(n), 4):
+        driver.engine.replay(ints[part], numbers[part])
+        used.append(int(driver.engine.memory.meta[META_BUMP]))
+
+    counters = driver.engine.memory.counters()
+    assert counters["evicted_entities"] > 190_000
+    assert counters["tile_ladders"] > 300
+    assert counters["distinct_counts_sketched"] > 300
+    assert used[1] == used[2] == used[3]
+
+
+def test_a_full_journal_forgets_the_oldest_transaction():
+    driver = Driver(NEW_USERS, journal_capacity=3)
+    for i in range(4):
+        driver.observe(purchase(i, "u"))
+
+    assert not driver.label("t0", is_fraud=True)
+    assert driver.label("t1", is_fraud=True)
+    assert 1 == driver.engine.memory.counters()["labels_for_forgotten_transactions"]
+
+
+def test_a_reversal_of_a_forgotten_transaction_is_counted_and_undoes_nothing():
+    driver = Driver(EVERY_CHUNK)
+    driver.observe(purchase(0, "u"))
+
+    driver.observe(Event("r", 10**15, kind="reversal", original="never seen", texts={"user_id": "u"}))
+
+    assert 1.0 == driver.values(purchase(1, "u"))["n"]
+    assert 1 == driver.engine.memory.counters()["reversals_of_forgotten_transactions"]
+
+
+def test_late_events_and_duplicates_are_counted():
+    driver = Driver(EVERY_CHUNK)
+    driver.observe(purchase(7_200 * 24, "u"))
+    driver.observe(purchase(7_200 * 24 - 1, "u"))  # late, and within the windows
+    driver.observe(purchase(0, "u"))  # two days late, where 24 hours are kept
+    driver.observe(purchase(0, "u"))
+
+    counters = driver.engine.memory.counters()
+    assert (2, 1, 1, 3) == tuple(
+        counters[name] for name in ("late_events", "dropped_late_events", "duplicates", "events")
+    )
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({"max_entities": 10}, "max_entities must be at least 68 for this feature set, was 10; raise it"),
+        ({"journal_capacity": 0}, "journal_capacity must be at least 1, was 0; raise it"),
+    ],
+)
+def test_a_memory_too_small_to_work_is_refused(bounds, words):
+    with pytest.raises(ConfigurationError, match=words):
+        Driver(NEW_USERS, **bounds)
+
+
+def test_growing_keeps_every_word_where_it_was():
+    memory = EntityMemory(
+        StateLayout.build((), ring_cap=8, allowed_lateness_us=0), max_entities=100, journal_capacity=1
+    )
+    memory.pool[8:20] = np.arange(12)
+    memory.meta[META_BUMP] = 20
+    before = len(memory.pool)
+
+    memory.grow()
+
+    assert 2 * before == len(memory.pool)
+    assert list(range(12)) == memory.pool[8:20].tolist()
+    assert np.shares_memory(memory.pool, memory.poolf)
+
+
+def test_an_entity_costs_its_head_alone_where_no_feature_reads_more():
+    driver = Driver(NEW_USERS)
+    for i in range(100):
+        driver.observe(purchase(i, f"u{i}"))
+
+    assert 64 <= driver.engine.memory.bytes_per_entity <= 65
+    assert np.isnan(Driver(NEW_USERS).engine.memory.bytes_per_entity)
