@@ -14,7 +14,7 @@ from typing import Final
 
 from fraudsdk.domain.masking import shown
 from fraudsdk.domain.refusal import RefusedValue
-from fraudsdk.domain.scalars import is_absent, is_boolean, is_integer, is_number, is_numpy_datetime
+from fraudsdk.domain.scalars import integer_of, is_absent, is_boolean, is_integer, is_number, is_numpy_datetime
 
 MIN_EVENT_TIME_US: Final = 631_152_000_000_000  # 1990-01-01
 MAX_EVENT_TIME_US: Final = 7_258_118_400_000_000  # 2200-01-01
@@ -153,9 +153,10 @@ def _within_range(value: object, unit_us: int, name: str) -> int | None:
     if type(value) is not int:
         if is_absent(value) or (isinstance(value, str) and not value.strip()):
             return None
-        if not is_integer(value):
+        number = integer_of(value)
+        if number is None:
             raise RefusedValue(f"must be an integer, was {type(value).__name__}", _REMEDY)
-        value = int(value.__index__())
+        value = number
     event_time_us = value * unit_us
     if MIN_EVENT_TIME_US <= event_time_us < MAX_EVENT_TIME_US:
         return event_time_us

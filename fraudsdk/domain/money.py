@@ -13,7 +13,7 @@ from typing import Final
 
 from fraudsdk.domain.masking import masked, shown
 from fraudsdk.domain.refusal import RefusedValue
-from fraudsdk.domain.scalars import is_absent, is_integer, is_numpy_float
+from fraudsdk.domain.scalars import integer_of, is_absent, is_numpy_float
 
 # Sums of 9,000 of the largest amounts still fit an int64, and a float64 holds each to the last minor unit.
 MAX_AMOUNT_MINOR: Final = 10**15
@@ -159,11 +159,9 @@ def _decimal_text(value: object) -> str:
 
 
 def _integer_of(value: object, wanted: str = "an integer") -> int:
-    if is_integer(value):
-        number = int(value.__index__())
-        if abs(number) < 10**40:
-            return number
-        _refuse_large(number)
+    number = integer_of(value)
+    if number is not None:
+        return number if abs(number) < 10**40 else _refuse_large(number)
     raise RefusedValue(f"must be {wanted}, was {_described(value)}", 'send a decimal string such as "12.50"')
 
 

@@ -32,6 +32,19 @@ def is_integer(value: object) -> TypeGuard[SupportsIndex]:
     return hasattr(type(value), "__index__") and not isinstance(value, bool)
 
 
+def integer_of(value: object) -> int | None:
+    """
+    The integer that a value is or spells; None for anything else.
+
+    Text counts: one bad cell of a CSV column makes text of all its neighbours.
+    """
+    if is_integer(value):
+        return int(value.__index__())
+    if isinstance(value, str) and len(value) <= 40 and value.isascii() and value.strip().removeprefix("-").isdigit():
+        return int(value)
+    return None
+
+
 def is_number(value: object) -> bool:
     """Whether the value is an integer, a float or a Decimal."""
     return is_integer(value) or isinstance(value, (float, Decimal)) or is_numpy_float(value)

@@ -195,9 +195,12 @@ class Encoder:
         Raises
         ------
         InvalidTransactionError
-            A field is wrong, missing or unknown.
+            A field is wrong, missing or unknown, or the amount too large in the reference currency.
         """
-        return transaction if isinstance(transaction, Transaction) else self._reader.read(transaction)
+        prepared = transaction if isinstance(transaction, Transaction) else self._reader.read(transaction)
+        if prepared.currency is not None and prepared.currency != self.currency:
+            self._in_reference(prepared.amount_minor, prepared.currency)
+        return prepared
 
     def transaction_key(self, transaction_id: str) -> int:
         """Key under which the memory knows a transaction."""

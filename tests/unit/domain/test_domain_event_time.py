@@ -136,7 +136,7 @@ def test_a_mixed_up_unit_is_refused_with_a_word_about_units(parse, value):
     assert "check the unit" in caught.value.remedy
 
 
-@pytest.mark.parametrize("value", [1.5, "1795428000000000", True, [1]])
+@pytest.mark.parametrize("value", [1.5, "1795428000000000.5", "1e15", True, [1]])
 def test_microseconds_are_an_integer(value):
     with pytest.raises(RefusedValue):
         parse_epoch_us(value)
@@ -150,3 +150,10 @@ def test_nothing_is_an_absent_time(value):
 def test_the_bounds_are_1990_and_2200():
     assert MIN_EVENT_TIME_US == parse_event_time("1990-01-01T00:00:00Z")
     assert MAX_EVENT_TIME_US - 1 == parse_event_time("2199-12-31T23:59:59.999999Z")
+
+
+def test_microseconds_may_be_spelled_as_text():
+    """
+    One bad cell of a CSV column makes text of its neighbours; the error must name the bad one.
+    """
+    assert 1_795_428_000_000_000 == parse_epoch_us("1795428000000000")

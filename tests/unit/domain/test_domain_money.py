@@ -117,7 +117,7 @@ def test_a_negative_amount_is_told_about_refunds_and_directions():
     assert "refund" in caught.value.remedy and "direction" in caught.value.remedy
 
 
-@pytest.mark.parametrize("value", [-1, 12.5, "12", True, 10**15 + 1, 10**39, -(10**39)])
+@pytest.mark.parametrize("value", [-1, 12.5, "12.5", "-1", "", "1e3", True, 10**15 + 1, 10**39, -(10**39)])
 def test_minor_units_are_a_non_negative_integer(value):
     with pytest.raises(RefusedValue):
         parse_amount_minor(value)
@@ -160,3 +160,17 @@ def test_a_tie_goes_to_the_even_minor_unit():
 def test_a_rate_is_a_positive_decimal(rate):
     with pytest.raises(RefusedValue):
         parse_rate(rate)
+
+
+def test_minor_units_may_be_spelled_as_text():
+    """
+    One bad cell of a CSV column makes text of its neighbours; the error must name the bad one.
+    """
+    assert 1250 == parse_amount_minor(" 1250 ")
+
+
+def test_minor_units_may_be_spelled_as_text():
+    """
+    One bad cell of a CSV column makes text of its neighbours; the error must name the bad one.
+    """
+    assert 1250 == parse_amount_minor(" 1250 ")

@@ -400,3 +400,13 @@ def test_a_card_number_is_nowhere(artefact):
     assert not any(PAN in text for text in seen)
     assert PAN.encode() not in remembered
     assert int(PAN) not in np.frombuffer(remembered, dtype=np.int64)
+
+
+def test_an_amount_too_large_in_the_reference_currency_spoils_no_batch(artefact):
+    with Scorer.open(ScorerConfig(model=artefact, rates={"USD": "1000000000000"})) as scorer:
+        before = state_of(scorer)
+
+        with pytest.raises(InvalidTransactionError, match=r"amount .* row 1"):
+            scorer.score_batch([purchase(0), purchase(1, currency="USD", amount="99999")])
+
+        assert before == state_of(scorer)
