@@ -31,6 +31,7 @@ from fraudsdk.entity_state.layout import (
     DISTINCT_LENGTH,
     DISTINCT_WORDS,
     FIRST_VALUE,
+    HEAD_BORN,
     HEAD_COUNT,
     HEAD_FIRST_US,
     HEAD_KEY,
@@ -70,6 +71,7 @@ from fraudsdk.entity_state.layout import (
     META_ENTITIES,
     META_EVICTED,
     META_FREE,
+    META_JOURNAL_NEXT,
     META_LATE,
     META_LATE_DROPPED,
     META_NEWEST,
@@ -255,6 +257,7 @@ def create(pool, poolf, table, meta, kind, kind_index, key):
     pool[head + HEAD_KIND] = kind_index
     pool[head + HEAD_LAST_US] = NEVER_US
     pool[head + HEAD_FIRST_US] = -NEVER_US
+    pool[head + HEAD_BORN] = meta[META_JOURNAL_NEXT] - 1
     if kind[KIND_RING] != 0:
         pool[head + kind[KIND_RING] + RING_FLOOR_US] = NEVER_US
     if kind[KIND_PLACE] != 0:
@@ -754,7 +757,8 @@ def amend_tiles(
     Only counts and the amount are corrected; a custom number of a departed event is no longer known.
     """
     chunk = pool[head + kind[KIND_RING] + RING_TILES]
-    if chunk == 0:
+    # An event that left every window may never have entered the tiles; taking it out would under-count its neighbours.
+    if chunk == 0 or time_us <= pool[head + HEAD_LAST_US] - kind[KIND_RETENTION_US]:
         return
     first = chunk
     for level in range(kind[KIND_TILE_LEVELS]):

@@ -38,7 +38,8 @@ HEAD_OLDER: Final = 3
 HEAD_LAST_US: Final = 4
 HEAD_FIRST_US: Final = 5
 HEAD_COUNT: Final = 6
-HEAD_WORDS: Final = 7
+HEAD_BORN: Final = 7  # arrival number of the event that made it known
+HEAD_WORDS: Final = 8
 
 # Words of the ring part, relative to its offset.
 RING_CHUNK: Final = 0
@@ -127,7 +128,7 @@ DISTINCT_FIELDS: Final = 2
 # Columns of ``decayeds``.
 DECAYED_MASK: Final = 0
 DECAYED_WANT: Final = 1
-DECAYED_COLUMN: Final = 2  # ring column of the value, -1 = count
+DECAYED_COLUMN: Final = 2  # source of the value: -1 the amount, else a column of ``numbers``; -2 = count
 DECAYED_HALF_LIFE_US: Final = 3
 DECAYED_FIELDS: Final = 4
 
@@ -196,7 +197,8 @@ class KindSpec:
     horizon_us : int
         Longest reach of a window, delay included; 0 = no ring.
     distincts : tuple of (identifier column, horizon_us)
-    decayeds : tuple of (mask, want, column, half_life_us)
+    decayeds : tuple of (mask, want, source, half_life_us)
+        `source` is -2 for a count, -1 for the amount, else a column of ``numbers``.
     place, hours : bool
     """
 

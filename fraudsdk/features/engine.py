@@ -13,7 +13,7 @@ from fraudsdk.domain.fields import DECLINED, EVENT_TIME_US, FRAUD, GENUINE, Reco
 from fraudsdk.domain.money import CURRENCY_EXPONENTS
 from fraudsdk.domain.schema import FeatureSchema
 from fraudsdk.encoding.vocabulary import Vocabulary
-from fraudsdk.entity_state.layout import HEAD_LAST_US, JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
+from fraudsdk.entity_state.layout import JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
 from fraudsdk.entity_state.memory import EntityMemory
 from fraudsdk.features import kernels
 from fraudsdk.features.plan import OP_CODE, OP_KIND, OP_OTHER, OP_SLOT, FeaturePlan, build_plan
@@ -90,7 +90,7 @@ class FeatureEngine:
         self.plan: FeaturePlan = build_plan(feature_set, vocabulary)
         self.schema: FeatureSchema = feature_set.schema
         self.memory = EntityMemory(self.plan.state, max_entities=max_entities, journal_capacity=journal_capacity)
-        self._keys = np.zeros((max(1, len(self.plan.state.names)), 2), dtype=np.int64)
+        self._keys = np.zeros((max(1, len(self.plan.state.names)), 3), dtype=np.int64)
         self._acc = np.zeros((max(1, len(self.plan.windows_us)), kernels.ACC_FIELDS), dtype=np.int64)
         self._squares = np.zeros(max(1, len(self.plan.windows_us)))
         self._scratch = (self._keys, self._acc, self._squares)
@@ -179,6 +179,9 @@ class FeatureEngine:
             np.zeros(0, dtype=np.int8) if label_values is None else label_values,
             np.zeros(0, dtype=np.int64) if label_times_us is None else label_times_us,
         )
+        assert (
+            not len(labels[0]) or 0 <= labels[0].min() <= labels[0].max() < n
+        )  # the kernel does not check its indices
         done = next_label = 0
         while done < n:
             stop = min(n, done + REPLAY_CHUNK)
@@ -216,7 +219,13 @@ class FeatureEngine:
     def provenance(self, ints: Ints) -> list[Provenance]:
         """Of each feature of the row just computed by `observe` from these `ints`."""
         t_us = int(ints[0, EVENT_TIME_US])
-        return [self._provenance_of(op, t_us) for op in self.plan.ops]
+        known: list[Provenance] = []
+        for op, feature in zip(self.plan.ops, self.feature_set.features, strict=True):
+            if feature.of:
+                known.append(_joined(known[op[OP_SLOT]], known[op[OP_OTHER]]))
+            else:
+                known.append(self._provenance_of(op, t_us))
+        return known
 
     def _provenance_of(self, op: Ints, t_us: int) -> Provenance:
         if op[OP_KIND] < 0:
@@ -227,7 +236,7 @@ class FeatureEngine:
             exact = not (self._acc[op[OP_SLOT], kernels.ACC_BOUNDED] or self._acc[op[OP_OTHER], kernels.ACC_BOUNDED])
         elif head and op[OP_CODE] == kernels.OPCODES["distinct"]:
             exact = not self._is_sketched(head, op)
-        age_us = max(0, t_us - int(self.memory.pool[head + HEAD_LAST_US])) if head else None
+        age_us = max(0, t_us - int(self._keys[op[OP_KIND], 2])) if head else None
         return Provenance(self.plan.state.names[op[OP_KIND]], head != 0, age_us, exact)
 
     def _is_sketched(self, head: int, op: Ints) -> bool:
@@ -249,3 +258,10 @@ class FeatureEngine:
         memory = self.memory
         self._memory = (memory.pool, memory.poolf, memory.table, memory.meta, memory.journal, memory.journal_index)
         self._arguments = (*self._scratch, *self._memory, *self._layout, *self._plan)
+
+
+def _joined(one: Provenance, other: Provenance) -> Provenance:
+    """Of a feature derived from two: as old as the older, and exact when both are."""
+    entity = " and ".join(dict.fromkeys(name for name in (one.entity, other.entity) if name))
+    ages = [p.age_us for p in (one, other) if p.age_us is not None]
+    return Provenance(entity, one.known and other.known, max(ages, default=None), one.exact and other.exact)

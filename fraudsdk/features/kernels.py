@@ -46,9 +46,11 @@ from fraudsdk.entity_state.kernels import (
     journal_find,
     journal_insert,
     journal_remove,
+    link_newest,
     remember,
     source_value,
     tiles_on_level,
+    unlink,
 )
 from fraudsdk.entity_state.layout import (
     COLUMN_TAG,
@@ -58,6 +60,7 @@ from fraudsdk.entity_state.layout import (
     DISTINCT_CHUNK,
     DISTINCT_LENGTH,
     DISTINCT_WORDS,
+    HEAD_BORN,
     HEAD_COUNT,
     HEAD_FIRST_US,
     HEAD_LAST_US,
@@ -137,9 +140,10 @@ ACC_MAX = 3
 ACC_MIN = 4
 ACC_NEWEST_US = 5
 ACC_OLDEST_US = 6
-ACC_BOUNDED = 7  # 1: answered by tiles, too high by at most one tile at either end
+ACC_BOUNDED = 7  # 1: by tiles, too high by at most one at either end; or, for an event later than allowed, too low
 ACC_FIELDS = 8
 
+FLOAT32_MAX = 3.4028234663852886e38
 EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
 MAX_VALUE = -(VALUE_UNKNOWN + 1)
 # A z-score against an entity that always pays the same would be infinite: one minor unit is the least deviation.
@@ -287,11 +291,13 @@ def read_group(pool, poolf, head, kind, group, windows, t_us, acc, squares):
     if pool[ring_part + RING_LENGTH] > 0:
         read_ring_group(pool, ring_part, group, windows, t_us, acc, squares)
     tiles = pool[ring_part + RING_TILES]
-    if tiles == 0:
-        return
     for w in range(group[GROUP_SLOTS]):
         slot = group[GROUP_FIRST_SLOT] + w
-        if pool[ring_part + RING_FLOOR_US] > t_us - group[GROUP_DELAY_US] - windows[slot]:
+        if pool[ring_part + RING_FLOOR_US] <= t_us - group[GROUP_DELAY_US] - windows[slot]:
+            continue
+        if tiles == 0:  # an event later than the allowed lateness asks for what has been let go
+            acc[slot, ACC_BOUNDED] = 1
+        else:
             read_tiles(
                 pool, poolf, tiles, kind, pool[head + HEAD_LAST_US], group, windows[slot], t_us, slot, acc, squares
             )
@@ -393,7 +399,8 @@ def distance_km(latitude_1, longitude_1, latitude_2, longitude_2):
     half_phi = np.sin((phi_2 - phi_1) / 2.0)
     half_lam = np.sin(np.radians(longitude_2 - longitude_1) / 2.0)
     a = half_phi * half_phi + np.cos(phi_1) * np.cos(phi_2) * half_lam * half_lam
-    return 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(min(1.0, a)))
+    # Not min(1.0, a): that is 1 for NaN, and a missing position would be at the antipode.
+    return 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(1.0 if a > 1.0 else a))
 
 
 @device
@@ -574,7 +581,9 @@ def derived_feature(op, param, row):
         return one - other
     if np.isnan(one) or np.isnan(other):
         return np.nan
-    return one / other if other != 0.0 else param[PARAM_EMPTY]
+    if other == 0.0 or abs(one / other) > FLOAT32_MAX:  # over next to nothing: as good as over nothing
+        return param[PARAM_EMPTY]
+    return one / other
 
 
 @device
@@ -634,10 +643,12 @@ def remember_everywhere(
     for k in range(kinds.shape[0]):
         if keys[k, 0] == 0:
             continue
-        if keys[k, 1] == 0:
-            keys[k, 1] = create(pool, poolf, table, meta, kinds[k], k, keys[k, 0])
+        # `keys` keeps what was known before, for provenance.
+        head = keys[k, 1]
+        if head == 0:
+            head = create(pool, poolf, table, meta, kinds[k], k, keys[k, 0])
         remember(
-            pool, poolf, meta, keys[k, 1], kinds[k], columns, measures, distincts, decayeds,
+            pool, poolf, meta, head, kinds[k], columns, measures, distincts, decayeds,
             ints, numbers, i, flags, places,
         )  # fmt: skip
         if kinds[k, KIND_JOURNAL] != 0:
@@ -647,16 +658,35 @@ def remember_everywhere(
 
 
 @device
+def make_room_for_entities(pool, table, meta, kinds, keys):
+    """Forget the least recently used until the new entities of this transaction fit; never one that it names."""
+    new = 0
+    for k in range(kinds.shape[0]):
+        if keys[k, 0] == 0:
+            continue
+        if keys[k, 1] == 0:
+            new += 1
+        else:
+            unlink(pool, meta, keys[k, 1])
+            link_newest(pool, meta, keys[k, 1])
+    while meta[META_ENTITIES] + new > meta[META_MAX_ENTITIES]:
+        evict_oldest(pool, table, meta, kinds)
+
+
+@device
 def amend_journalled(row, set_bits, clear_bits, amount, pool, poolf, table, meta, journal, kinds, columns, measures):
     """Change flags and amount of a remembered transaction, in the journal and in every entity that still has it."""
     old_flags, old_amount = journal[row, JOURNAL_FLAGS], journal[row, JOURNAL_AMOUNT_MINOR]
     new_flags = (old_flags | set_bits) & ~clear_bits
     time_us, tag = journal[row, JOURNAL_TIME_US], journal[row, JOURNAL_KEY] & ~FLAG_BITS
+    newest = meta[META_JOURNAL_NEXT] - 1
+    arrival = newest - (newest - row) % journal.shape[0]
     for k in range(kinds.shape[0]):
         if kinds[k, KIND_JOURNAL] == 0 or journal[row, kinds[k, KIND_JOURNAL]] == 0:
             continue
         head = find(table, journal[row, kinds[k, KIND_JOURNAL]])
-        if head == 0:
+        if head == 0 or arrival < pool[head + HEAD_BORN]:
+            # Forgotten since, or forgotten and back: what is there now never saw this event.
             continue
         kind = kinds[k]
         if not amend(pool, poolf, meta, head, kind, columns, measures, time_us, tag, new_flags, amount):
@@ -730,19 +760,18 @@ def observe(
                 kinds, columns, measures, distincts, decayeds, places,
             )  # fmt: skip
         return np.int64(LIFECYCLE), known_row
-    if record:
-        if not has_room(pool, meta, worst_words):
-            return np.int64(NEEDS_ROOM), np.int64(-1)
-        while meta[META_ENTITIES] + kinds.shape[0] > meta[META_MAX_ENTITIES]:
-            evict_oldest(pool, table, meta, kinds)
+    if record and not has_room(pool, meta, worst_words):
+        return np.int64(NEEDS_ROOM), np.int64(-1)
     flags = flags_with_filters(ints, numbers, i, minor_per_major, filters, filter_ranges)
     for k in range(kinds.shape[0]):
         keys[k, 0] = entity_key(ints, i, kinds[k])
         keys[k, 1] = find(table, keys[k, 0]) if keys[k, 0] != 0 else 0
+        keys[k, 2] = pool[keys[k, 1] + HEAD_LAST_US] if keys[k, 1] != 0 else NEVER_US
     read_windows(pool, poolf, kinds, groups, windows, keys, ints[i, EVENT_TIME_US], acc, squares)
     write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, places, limits, acc, squares, row)
     if not record:
         return np.int64(SCORED), known_row
+    make_room_for_entities(pool, table, meta, kinds, keys)
     journal_row = remember_everywhere(
         ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index,
         kinds, columns, measures, distincts, decayeds, places,
@@ -880,7 +909,7 @@ def amend_transaction(
     if row < 0:
         meta[META_LABELS_UNKNOWN] += 1
         return False
-    meta[META_LABELS] += 1
+    meta[META_LABELS] += (set_bits & (FRAUD | GENUINE)) != 0
     amend_journalled(
         row, set_bits, clear_bits, journal[row, JOURNAL_AMOUNT_MINOR],
         pool, poolf, table, meta, journal, kinds, columns, measures,

@@ -71,6 +71,7 @@ STATUS_FILTERS: Final[Mapping[str, tuple[int, int]]] = {
     "card_present": (record.CARD_PRESENT, record.CARD_PRESENT),
     "card_not_present": (record.CARD_NOT_PRESENT, record.CARD_NOT_PRESENT),
 }
+_CONTRADICTIONS: Final = (("declined", "approved"), ("fraud", "genuine"), ("card_present", "card_not_present"))
 # What is known only after the decision; the current event cannot be among them.
 OUTCOME_FILTERS: Final = frozenset({"declined", "approved", "fraud", "genuine"})
 
@@ -89,6 +90,13 @@ TRANSACTION_AGGREGATES: Final = frozenset(
 )
 DERIVED_AGGREGATES: Final = frozenset({"ratio", "difference"})
 AGGREGATES: Final = WINDOW_AGGREGATES | ENTITY_AGGREGATES | TRANSACTION_AGGREGATES | DERIVED_AGGREGATES
+
+_BOUND_RANGES: Final = {
+    "impossible_travel": (0.0, 1e6),
+    "round_amount": (0.0, 1e9),
+    "below_limit": (0.0, 1.0),
+    "is_night": (0.0, 24.0),
+}
 
 _DURATION = re.compile(r"(\d+)\s*(us|ms|s|min|m|h|d)")
 _UNIT_US: Final = {
@@ -173,6 +181,11 @@ class Feature:
     reason: str = "CUS01"
     description: str = ""
 
+    def __post_init__(self) -> None:
+        # 50 and 50.0 are one declaration, and must have one fingerprint.
+        for key in ("empty", "bound"):
+            object.__setattr__(self, key, _float(getattr(self, key), where=f"feature {self.name!r}: {key}"))
+
 
 _METADATA: Final = ("family", "reason", "description")
 
@@ -197,6 +210,13 @@ class EventFilter:
     field: str
     between: tuple[tuple[float, float], ...] = ()
     equals: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        where = f"filter {self.name!r}: between"
+        if any(not isinstance(pair, tuple) or len(pair) != 2 for pair in self.between):
+            raise FeatureSetError(f"{where} must hold pairs [low, high] with low <= high")
+        pairs = tuple((_float(low, where=where), _float(high, where=where)) for low, high in self.between)
+        object.__setattr__(self, "between", pairs)
 
 
 @dataclass(frozen=True)
@@ -235,6 +255,7 @@ class FeatureSet:
     _positions: Mapping[str, int] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "limits", tuple(_float(limit, where="limits") for limit in self.limits))
         _check_set(self)
         object.__setattr__(self, "_positions", {f.name: i for i, f in enumerate(self.features)})
         for index, feature in enumerate(self.features):
@@ -313,12 +334,16 @@ class FeatureSet:
         if not isinstance(features, Mapping) or not features:
             raise FeatureSetError("a feature set needs a [features] table with one line per feature")
         filters = rest.pop("filters", {})
+        if not isinstance(filters, Mapping):
+            raise FeatureSetError("filters must be a table with one line per filter")
         known = {f.name for f in fields(cls) if f.init} - {"features", "filters"}
         for key in rest:
             if key not in known:
                 raise FeatureSetError(f"{key!r} is not a key of a feature set; {_closest(key, known)}")
         for key in ("limits", "custom_numbers", "custom_categories"):
             if key in rest:
+                if not isinstance(rest[key], list | tuple):
+                    raise FeatureSetError(f"{key} must be a list, was {rest[key]!r}")
                 rest[key] = tuple(rest[key])
         try:
             return cls(
@@ -413,6 +438,13 @@ def _line(kind: type[Any], name: str, line: Any, word: str) -> Any:
     return kind(name=name, **values)
 
 
+def _float(value: Any, *, where: str) -> float:
+    """A float, whole numbers included; infinities decide nothing and cannot be written down."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
+        raise FeatureSetError(f"{where} must be a finite number, was {value!r}")
+    return float(value)
+
+
 def _closest(word: str, known: Iterable[str]) -> str:
     near = get_close_matches(word, list(known), n=1)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
@@ -423,7 +455,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, float | int):
         return repr(value)
     if isinstance(value, Mapping):
@@ -454,7 +486,11 @@ def _check_set(feature_set: FeatureSet) -> None:
         raise FeatureSetError(
             f"at most {record.MAX_USER_FILTERS} filters can be declared, these are {len(feature_set.filters)}"
         )
-    if list(feature_set.limits) != sorted(feature_set.limits) or any(x <= 0 for x in feature_set.limits):
+    for name in (*feature_set.custom_numbers, *feature_set.custom_categories):
+        taken = name in record.IDENTIFIERS + record.CATEGORIES + record.NUMBERS or name in ENTITY_FIELDS
+        if taken or not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise FeatureSetError(f"custom field {name!r} is a field already, or no identifier; choose another name")
+    if list(feature_set.limits) != sorted(feature_set.limits) or not all(0 < x < math.inf for x in feature_set.limits):
         raise FeatureSetError(f"limits must be positive and ascending, were {list(feature_set.limits)}")
     for each in feature_set.filters:
         _check_filter(feature_set, each)
@@ -470,7 +506,7 @@ def _check_filter(feature_set: FeatureSet, each: EventFilter) -> None:
         raise FeatureSetError(
             f"filter {each.name!r}: field {each.field!r} cannot be tested so; {_closest(each.field, known)}"
         )
-    if any(len(pair) != 2 or not pair[0] <= pair[1] for pair in each.between):
+    if not all(low <= high for low, high in each.between):
         raise FeatureSetError(f"filter {each.name!r}: between must hold pairs [low, high] with low <= high")
 
 
@@ -540,14 +576,19 @@ def _check_keys(feature: Feature, where: str) -> None:
             raise FeatureSetError(f"{where}: {key} means nothing to aggregate {aggregate!r}; take it out")
     if not math.isnan(feature.bound) and not may["bound"]:
         raise FeatureSetError(f"{where}: bound means nothing to aggregate {aggregate!r}; take it out")
+    low, high = _BOUND_RANGES.get(aggregate, (-math.inf, math.inf))
+    if not math.isnan(feature.bound) and not low < feature.bound <= high:
+        raise FeatureSetError(f"{where}: bound must be above {low:g} and at most {high:g}, was {feature.bound:g}")
     if feature.current and feature.delay:
         raise FeatureSetError(f"{where}: a delayed window ends before the current event; drop current or delay")
     if feature.current and OUTCOME_FILTERS.intersection(feature.filter):
         raise FeatureSetError(f"{where}: whether the current event is declined or fraud is not known yet; drop current")
-    if aggregate == "rate" and not feature.filter:
+    if aggregate == "rate" and (not feature.filter or feature.filter[-1] in BASE_FILTERS):
         raise FeatureSetError(
-            f"{where}: a rate is of the events that pass a filter among all; add filter = ['fraud'] or another"
+            f"{where}: a rate is the share of events that pass the last filter; end filter with 'fraud' or another"
         )
+    if aggregate.startswith("decayed") and OUTCOME_FILTERS.intersection(feature.filter):
+        raise FeatureSetError(f"{where}: an outcome is known too late to enter a decayed total; use a window")
     if feature.current and aggregate in ("zscore", "ratio_to_mean", "ratio_to_max", "share", "rate"):
         raise FeatureSetError(f"{where}: {aggregate} compares the current event with those before it; drop current")
 
@@ -562,6 +603,9 @@ def _check_names(feature_set: FeatureSet, feature: Feature, index: int, where: s
             identifier_field(feature_set, component, where=where)
     if sum(name in BASE_FILTERS for name in feature.filter) > 1:
         raise FeatureSetError(f"{where}: purchase, credit, refund and any exclude one another; keep one")
+    for one, other in _CONTRADICTIONS:
+        if one in feature.filter and other in feature.filter:
+            raise FeatureSetError(f"{where}: no event is both {one} and {other}; keep one")
     own = [f.name for f in feature_set.filters]
     for name in feature.filter:
         if name not in BASE_FILTERS and name not in STATUS_FILTERS and name not in own:

@@ -29,7 +29,14 @@ WINDOWS = ("1s", "1m", "10m", "1h", "24h")
 BASES = ((), (), (), ("purchase",), ("credit",), ("refund",), ("any",))
 KNOWN_AT_ONCE = ((), (), (), ("card_present",), ("card_not_present",), ("small",), ("grocery",), ("rich",))
 OUTCOMES = ((), (), (), ("declined",), ("approved",), ("fraud",), ("genuine",))
-
+# What a rate asks the share of, and what no event that counts for it can be.
+OPPOSITES = {
+    "fraud": "genuine",
+    "genuine": "fraud",
+    "declined": "approved",
+    "card_present": "card_not_present",
+    "small": "",
+}
 COMPARISONS = ("zscore", "ratio_to_mean", "ratio_to_max", "share", "rate")
 WITHOUT_VALUE = ("count", "rate", "seconds_since_newest", "seconds_since_oldest")
 OVER_WINDOWS = ("count", "sum", "mean", "min", "max", "std", *COMPARISONS, *WITHOUT_VALUE[2:])
@@ -69,8 +76,8 @@ def window_feature(random: Random, aggregates: tuple[str, ...] = OVER_WINDOWS) -
     outcome = () if current else random.choice(OUTCOMES)
     chosen = random.choice(BASES) + random.choice(KNOWN_AT_ONCE) + outcome
     if aggregate == "rate":
-        share = random.choice(("fraud", "genuine", "declined", "card_present", "small"))
-        chosen = (*(name for name in chosen if name not in (share, "approved")), share)
+        share = random.choice(tuple(OPPOSITES))
+        chosen = (*(name for name in chosen if name not in (share, OPPOSITES[share])), share)
     return Feature(
         "f",
         aggregate,

@@ -165,3 +165,13 @@ def test_an_entity_costs_its_head_alone_where_no_feature_reads_more():
 
     assert 64 <= driver.engine.memory.bytes_per_entity <= 65
     assert np.isnan(Driver(NEW_USERS).engine.memory.bytes_per_entity)
+
+
+def test_the_entity_that_a_transaction_names_is_not_the_one_that_is_forgotten_for_it():
+    driver = Driver(NEW_USERS, max_entities=68)
+    for i in range(68):
+        driver.observe(purchase(i, f"u{i}"))
+    event = purchase(68, "u0")
+
+    assert driver.values(event, record=False) == driver.values(event) == {"is_new": 0.0}
+    assert 0 == driver.engine.memory.counters()["evicted_entities"]

@@ -112,3 +112,7 @@ def test_a_distance_is_that_of_the_angle_between_unit_vectors(here, home):
 )
 def test_known_distances(here, home, km):
     assert km == pytest.approx(kilometres(here, home), rel=1e-3, abs=1e-6)
+
+
+def test_a_missing_position_has_no_distance():
+    assert math.isnan(DISTANCE.values(Event("t", 10**15, numbers={"latitude": 51.5, "longitude": -0.1}))["km"])

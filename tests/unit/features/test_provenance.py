@@ -55,3 +55,12 @@ def test_an_answer_from_tiles_or_a_sketch_says_that_it_is_bounded():
 
     assert (False, False) == (windowed.exact, distinct.exact)
     assert at_merchant.exact
+
+
+def test_recording_a_new_entity_does_not_make_it_known_before():
+    driver = Driver(FEATURES)
+    driver.observe(event(0))
+
+    assert Provenance("user", False, None, True) == driver.provenance(event(0))[1]
+    driver.observe(event(5))
+    assert Provenance("user", True, 5 * SECOND_US, True) == driver.provenance(event(5))[1]

@@ -308,3 +308,48 @@ def test_short_windows_stay_exact_when_long_ones_are_answered_by_tiles():
 
     assert 6 == asked(driver)["short"]
     assert [False, True] == [origin.exact for origin in driver.provenance(purchase("asked", 0))]
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_reversing_what_never_entered_the_tiles_takes_nothing_from_them(late):
+    driver = engine(count(window="1h"), ring_cap=8, allowed_lateness="0s")
+    old = [purchase("old", HOUR_US)]
+    first = [purchase("a", 0), *old] if late else [*old, purchase("a", 0)]
+    for event in first + [purchase(f"b{i}", -i * SECOND_US) for i in range(1, 21)]:
+        driver.observe(event)
+
+    driver.observe(purchase("r", -30 * SECOND_US, None, kind="reversal", original="old"))
+
+    assert asked(driver, age_us=-30 * SECOND_US)["n"] >= 21
+
+
+def test_reversing_what_an_entity_did_before_it_was_forgotten_takes_nothing_from_it():
+    driver = Driver(FeatureSet("x", (count(),), ring_cap=8, allowed_lateness="0s"), max_entities=68)
+    for i in range(5):
+        driver.observe(purchase(f"old{i}", 60 * SECOND_US - i))
+    for i in range(70):
+        driver.observe(Event(f"other{i}", NOW_US - 50 * SECOND_US + i, texts={"user_id": f"v{i}"}))
+    for i in range(20):
+        driver.observe(purchase(f"new{i}", 20 * SECOND_US - i))
+
+    for i in range(5):
+        driver.observe(purchase(f"r{i}", 0, None, kind="reversal", original=f"old{i}"))
+
+    assert asked(driver)["n"] >= 20
+
+
+def test_a_ratio_over_next_to_nothing_is_empty_and_not_infinite():
+    aged = Feature("aged", "decayed_count", entity="user", half_life="1h")
+    driver = engine(aged, Feature("amount", "value", field="amount"), Feature("r", "ratio", of=("amount", "aged")))
+    driver.observe(purchase("a", 147 * HOUR_US))
+
+    assert 0.0 < asked(driver)["aged"] < 1e-38
+    assert math.isnan(asked(driver)["r"])
+
+
+def test_an_answer_about_the_host_is_no_label():
+    driver = engine(count())
+    driver.observe(purchase("a", 0))
+    driver.answered("a", declined=True)
+
+    assert 0 == driver.engine.memory.counters()["labels"]
