@@ -138,10 +138,11 @@ class FeatureEngine:
         -------
         (status, journal_row)
         """
-        status, journal_row = kernels.score_one(ints, numbers, record, row, *self._arguments)
+        remember = int(record)  # a bool would not fit the one signature, and take the slow way round
+        status, journal_row = kernels.score_one(ints, numbers, remember, row, *self._arguments)
         if status == kernels.NEEDS_ROOM:
             self._grow()
-            status, journal_row = kernels.score_one(ints, numbers, record, row, *self._arguments)
+            status, journal_row = kernels.score_one(ints, numbers, remember, row, *self._arguments)
         return status, journal_row
 
     def replay(

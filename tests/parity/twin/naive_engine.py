@@ -388,7 +388,8 @@ def derived(feature: Feature, one: float, other: float) -> float:
         return NAN
     if feature.aggregate == "difference":
         return one - other
-    return one / other if other else feature.empty
+    ratio = one / other if other else math.inf
+    return ratio if abs(ratio) <= np.finfo(np.float32).max else feature.empty
 
 
 def position(event: Event, latitude: str, longitude: str) -> tuple[float, float] | None:
