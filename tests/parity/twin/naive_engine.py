@@ -388,7 +388,7 @@ def derived(feature: Feature, one: float, other: float) -> float:
         return NAN
     if feature.aggregate == "difference":
         return one - other
-    ratio = one / other if other else math.inf
+    ratio = float(one) / float(other) if other else math.inf
     return ratio if abs(ratio) <= np.finfo(np.float32).max else feature.empty
 
 
