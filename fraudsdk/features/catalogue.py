@@ -201,6 +201,21 @@ def _deviation() -> Iterator[Feature]:
         description="Mean of the user's amounts in 30d",
         **said,
     )
+    yield Feature(
+        "user_max_amount_7d",
+        "max",
+        entity="user",
+        window="7d",
+        description="The user's largest purchase in 7d before",
+        **said,
+    )
+    yield Feature(
+        "user_max_7d_to_mean_30d",
+        "ratio",
+        of=("user_max_amount_7d", "user_amount_mean_30d"),
+        description="The user's largest purchase in 7d over the mean of 30d: a stolen card is used more than once",
+        **said,
+    )
 
 
 def _recency() -> Iterator[Feature]:
@@ -291,10 +306,9 @@ def _geography() -> Iterator[Feature]:
 
 
 def _risk() -> Iterator[Feature]:
-    windows = {"merchant": ("1d", "7d", "30d"), "mcc": ("7d", "30d"), "device": ("30d",), "ip": ("30d",)}
     reasons = {"merchant": "RSK01", "mcc": "RSK02", "device": "RSK03", "ip": "RSK03"}
-    for entity, each in windows.items():
-        for window in each:
+    for entity, reason in reasons.items():
+        for window in ("1d", "7d", "30d"):
             yield Feature(
                 f"{entity}_fraud_rate_{window}",
                 "rate",
@@ -303,7 +317,7 @@ def _risk() -> Iterator[Feature]:
                 window=window,
                 delay="7d",
                 family="risk",
-                reason=reasons[entity],
+                reason=reason,
                 description=f"Fraud rate of this {entity} in {window}, ending a week ago so that labels are known",
             )
     yield Feature(
@@ -315,6 +329,33 @@ def _risk() -> Iterator[Feature]:
         family="risk",
         reason="RSK01",
         description="Frauds at this merchant in 30d that are known by now",
+    )
+    merchant: dict[str, Any] = {"entity": "merchant", "family": "risk", "reason": "RSK01"}
+    # Labels join a window when they are delivered, so these need no delay: they say which verdict is the newer one.
+    for verdict in ("fraud", "genuine"):
+        yield Feature(
+            f"merchant_seconds_since_{verdict}_60d",
+            "seconds_since_newest",
+            filter=(verdict,),
+            window="60d",
+            description=f"Seconds since the newest purchase here that is known to be {verdict}",
+            **merchant,
+        )
+    yield Feature(
+        "merchant_verdict_lead",
+        "difference",
+        of=("merchant_seconds_since_genuine_60d", "merchant_seconds_since_fraud_60d"),
+        family="risk",
+        reason="RSK01",
+        description="Seconds by which the newest known fraud here is newer than the newest known genuine purchase",
+    )
+    yield Feature(
+        "merchant_fraud_amount_mean_30d",
+        "mean",
+        filter=("fraud",),
+        window="30d",
+        description="Mean amount of the known frauds here",
+        **merchant,
     )
     yield Feature(
         "user_seconds_since_fraud_30d",
