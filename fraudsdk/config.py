@@ -11,6 +11,8 @@ from typing import Final
 from fraudsdk.errors import ConfigurationError
 
 MAX_SKEW_US: Final = 86_400_000_000
+# Tables are laid out when a scorer opens: 32 bytes per entity, over 100 per transaction.
+MAX_REMEMBERED: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,5 +57,19 @@ class ScorerConfig:
             raise ConfigurationError(
                 f"hash_key must have at least 16 bytes, has {len(self.hash_key)}; draw a longer one"
             )
-        if not 0 <= self.future_skew_us <= MAX_SKEW_US:
-            raise ConfigurationError(f"future_skew_us must be from 0 to a day, was {self.future_skew_us}; correct it")
+        for name in ("model", "features", "policy"):
+            if not isinstance(getattr(self, name), Path | str | None):
+                raise ConfigurationError(
+                    f"{name} must be a path, was a {type(getattr(self, name)).__name__}; name a file"
+                )
+        bounds = {
+            "max_entities": (1, MAX_REMEMBERED),
+            "journal_capacity": (1, MAX_REMEMBERED),
+            "future_skew_us": (0, MAX_SKEW_US),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise ConfigurationError(
+                    f"{name} must be a whole number from {low} to {high}, was {value!r}; correct it"
+                )

@@ -13,7 +13,8 @@ import json
 import math
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
@@ -25,12 +26,15 @@ import numpy.typing as npt
 from fraudsdk.config import ScorerConfig
 from fraudsdk.domain.decision import Decision, Outcome
 from fraudsdk.domain.explanation import Explanation, FeatureContribution
+from fraudsdk.domain.fields import TRANSACTION_KEY
 from fraudsdk.domain.masking import masked
+from fraudsdk.domain.refusal import RefusedValue
 from fraudsdk.domain.transaction import Transaction
+from fraudsdk.domain.values import parse_flag, parse_identifier
 from fraudsdk.encoding.encoder import Encoder
 from fraudsdk.encoding.tables import rows_of
 from fraudsdk.encoding.vocabulary import Vocabulary
-from fraudsdk.errors import FraudSDKError, InvalidTransactionError, MissingExtraError, ModelError
+from fraudsdk.errors import DeadlineExceededError, FraudSDKError, InvalidTransactionError, MissingExtraError, ModelError
 from fraudsdk.features import kernels
 from fraudsdk.features.engine import FeatureEngine, Recorded
 from fraudsdk.features.spec import FeatureSet
@@ -47,6 +51,10 @@ FEATURES_FILE: Final = "features.toml"
 VOCABULARY_FILE: Final = "vocabulary.json"
 POLICY_FILE: Final = "policy.toml"
 _EXPLAINERS: Final = "fraudsdk.explainers"
+# How long a duplicate waits for the decision it duplicates, where its caller sets no deadline.
+_TWIN_WAIT_S: Final = 0.25
+_CLOSE_FLUSH_US: Final = 5_000_000
+_TOLD_AT_ONCE: Final = 64
 
 
 class _Workspace(threading.local):
@@ -128,6 +136,10 @@ class Scorer:
         self._recorder = DecisionRecorder()
         self._workspace = _Workspace(self._encoder, self._engine.n_features)
         self._lock = threading.Lock()
+        self._settled = threading.Condition(self._lock)  # only duplicates of what is under way wait here
+        self._sink_lock = threading.Lock()  # a sink is called from one thread at a time
+        self._under_way: set[int] = set()
+        self._n_waiting = 0
         self._failures = {"degraded": 0, "sink_refused": 0}
 
     @classmethod
@@ -186,7 +198,8 @@ class Scorer:
         transaction : Transaction or mapping
             ``transaction_id``, one entity id, ``amount`` and ``event_time`` are required; anything else may be missing.
         record : bool
-            False asks "what if": reads what is remembered and leaves it as it was.
+            False asks "what if": reads what is remembered and leaves it as it was.  A transaction that was recorded
+            before is then among what is remembered.
         deadline : Deadline, optional
             When it passes, the fallback decides.
 
@@ -233,7 +246,8 @@ class Scorer:
                 raise error.in_row(row) from None
         decisions = [self._decide(transaction, record, None) for transaction in prepared]
         if record:
-            self._tell(*decisions)
+            for first in range(0, len(decisions), _TOLD_AT_ONCE):  # a bounded queue refuses more at once than it holds
+                self._tell(*decisions[first : first + _TOLD_AT_ONCE])
         return decisions
 
     def explain(self, transaction: Transaction | Mapping[str, Any]) -> Explanation:
@@ -243,7 +257,7 @@ class Scorer:
         Raises
         ------
         InvalidTransactionError
-            The transaction is wrong.
+            The transaction is wrong, is no authorisation or refund, or was recorded already.
         ModelError
             There is no model, or nothing installed can explain it.
         """
@@ -253,8 +267,14 @@ class Scorer:
         work = self._workspace
         self._encoder.encode(prepared, work.ints, work.numbers)
         with self._lock:
-            status, _ = self._engine.observe(work.ints, work.numbers, work.row, record=False)
+            status, known_row = self._engine.observe(work.ints, work.numbers, work.row, record=False)
             provenance = self._engine.provenance(work.ints)
+        if known_row >= 0:
+            raise InvalidTransactionError(
+                "transaction_id",
+                "was recorded already, and would count itself",
+                "explain a transaction before scoring it",
+            )
         if status == kernels.LIFECYCLE:
             raise InvalidTransactionError(
                 "type", f"is {prepared.type.value}", "only authorisations and refunds are scored"
@@ -296,7 +316,14 @@ class Scorer:
         bool
             False when the transaction is no longer remembered, which is counted.
         """
-        key = self._encoder.transaction_key(transaction_id)
+        known_as = _parsed("transaction_id", transaction_id, parse_identifier)
+        if known_as is None:
+            raise InvalidTransactionError("transaction_id", "is missing", "send the id that was scored")
+        key = self._encoder.transaction_key(known_as)
+        is_fraud = _parsed("is_fraud", is_fraud, parse_flag)
+        declined = _parsed("declined", declined, parse_flag)
+        if is_fraud is None and declined is None:
+            raise InvalidTransactionError("is_fraud", "and declined are both missing", "say at least one of them")
         remembered = True
         with self._lock:
             if is_fraud is not None:
@@ -313,7 +340,10 @@ class Scorer:
     def close(self) -> None:
         """Flush and close the sink, if there is one."""
         if self._sink is not None:
-            self._sink.close()
+            try:
+                self._sink.flush(Deadline.after_us(_CLOSE_FLUSH_US))
+            finally:
+                self._sink.close()
 
     def __enter__(self) -> Self:
         return self
@@ -326,34 +356,39 @@ class Scorer:
     # --- the path of a transaction -----------------------------------------------------------------------------------
 
     def _decide(self, transaction: Transaction, record: bool, deadline: Deadline | None) -> Decision:
-        work, stage, row = self._workspace, "encoding", None
+        work, stage, row, key, journal_row = self._workspace, "encoding", None, 0, -1
         try:
             self._encoder.encode(transaction, work.ints, work.numbers)
+            key = int(work.ints[0, TRANSACTION_KEY])
             stage = "features"
             with self._lock:
-                status, journal_row = self._engine.observe(work.ints, work.numbers, work.row, record=record)
+                status, found = self._engine.observe(work.ints, work.numbers, work.row, record=record)
                 if status == kernels.DUPLICATE:
-                    return self._recorded(transaction, journal_row)
+                    return self._recorded(transaction, key, found, deadline)
+                if record:  # a what-if may find its transaction in the journal, and must leave the verdict there alone
+                    journal_row = found
+                    self._under_way.add(key)
             if status == kernels.LIFECYCLE:
-                return self._lifecycle(transaction)
+                return self._keep(self._lifecycle(transaction), key, journal_row)
             row = work.row
             stage = "model"
             if deadline is not None and deadline.passed():
-                return self._degrade(transaction, row, "deadline: passed before the model was asked", journal_row)
+                return self._degrade(transaction, row, "deadline: passed before the model was asked", key, journal_row)
             if self._model is None:
-                return self._degrade(transaction, row, "model: none is loaded", journal_row)
+                return self._degrade(transaction, row, "model: none is loaded", key, journal_row)
             margin = self._model.margin(row)
             score = self._calibration.probability(margin)
             stage = "policy"
             decision = self._policy.decide(
-                transaction, row, margin, score, self._model.version, lambda: self._contributions(row)
+                transaction, row, margin, score, self._model.version, lambda: self._contributions(row, deadline)
             )
+            if deadline is not None and deadline.passed() and not decision.degraded:
+                decision = replace(decision, degraded=True, degraded_because="deadline: passed while deciding")
         except InvalidTransactionError:
             raise
         except Exception as error:  # not the caller's fault: a decision is due whatever broke
-            return self._degrade(transaction, row, f"{stage}: {_described(error)}", -1)
-        self._keep(decision, journal_row)
-        return decision
+            return self._degrade(transaction, row, f"{stage}: {_described(error)}", key, journal_row)
+        return self._keep(decision, key, journal_row)
 
     def _prepare(self, transaction: Transaction | Mapping[str, Any]) -> Transaction:
         prepared = self._encoder.prepare(transaction)
@@ -366,19 +401,34 @@ class Scorer:
             )
         return prepared
 
-    def _contributions(self, row: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def _contributions(self, row: npt.NDArray[np.float32], deadline: Deadline | None) -> npt.NDArray[np.float64]:
+        if deadline is not None and deadline.passed():
+            raise DeadlineExceededError("the deadline passed before the explainer was asked")
         if self._explainer is None:
             raise MissingExtraError("xgboost", "train")
         contributions: npt.NDArray[np.float64] = self._explainer.contributions(row[np.newaxis, :])[0]
         return contributions
 
     def _degrade(
-        self, transaction: Transaction, row: npt.NDArray[np.float32] | None, because: str, journal_row: int
+        self, transaction: Transaction, row: npt.NDArray[np.float32] | None, because: str, key: int, journal_row: int
     ) -> Decision:
-        self._failures["degraded"] += 1
-        decision = self._policy.fallback(transaction, row, because)
-        self._keep(decision, journal_row)
-        return decision
+        return self._keep(self._fallback(transaction, row, because), key, journal_row)
+
+    def _fallback(self, transaction: Transaction, row: npt.NDArray[np.float32] | None, because: str) -> Decision:
+        try:
+            return self._policy.fallback(transaction, row, because)
+        except Exception as error:  # the last rung: nothing is computed any more
+            return Decision(
+                transaction_id=transaction.transaction_id,
+                outcome=Outcome.REVIEW,
+                score=math.nan,
+                margin=math.nan,
+                reasons=(),
+                model_version="none",
+                decided_by="fallback",
+                degraded=True,
+                degraded_because=f"{because}; fallback: {_described(error)}",
+            )
 
     def _lifecycle(self, transaction: Transaction) -> Decision:
         return Decision(
@@ -391,24 +441,53 @@ class Scorer:
             decided_by="lifecycle",
         )
 
-    def _keep(self, decision: Decision, journal_row: int) -> None:
-        if journal_row >= 0:
-            recorded = Recorded(decision.margin, decision.score, self._recorder.pack(decision))
-            self._engine.keep_verdict(journal_row, recorded)
+    def _keep(self, decision: Decision, key: int, journal_row: int) -> Decision:
+        """Record a decision for its duplicates, and count it where it is less than a full one."""
+        recorded = Recorded(decision.margin, decision.score, self._recorder.pack(decision))
+        with self._lock:
+            self._failures["degraded"] += decision.degraded
+            if journal_row >= 0:
+                self._engine.keep_verdict(journal_row, key, recorded)
+                self._under_way.discard(key)
+                if self._n_waiting:
+                    self._settled.notify_all()
+        return decision
 
-    def _recorded(self, transaction: Transaction, journal_row: int) -> Decision:
-        """The decision kept for a duplicate; one that came in without being decided (a replay) has none."""
-        kept = self._engine.verdict_of(journal_row)
+    def _recorded(self, transaction: Transaction, key: int, journal_row: int, deadline: Deadline | None) -> Decision:
+        """
+        The decision kept for a duplicate; one that came in without being decided (a replay) has none.
+
+        Called under the lock.  A first decision that is still being made is waited for: two answers to one transaction
+        would be worse than a late one.
+        """
+        if key in self._under_way:
+            self._n_waiting += 1
+            self._settled.wait_for(
+                lambda: key not in self._under_way, _TWIN_WAIT_S if deadline is None else deadline.remaining_s()
+            )
+            self._n_waiting -= 1
+        kept = self._engine.verdict_of(journal_row, key)
         decision = self._recorder.unpack(transaction.transaction_id, kept.margin, kept.score, kept.verdict)
-        return decision or self._policy.fallback(transaction, None, "duplicate: its first decision is not known")
+        if decision is None:
+            self._failures["degraded"] += 1
+            decision = self._fallback(transaction, None, "duplicate: its first decision is not known")
+        return replace(decision, duplicate=True)
 
     def _tell(self, *decisions: Decision) -> None:
         if self._sink is None or not decisions:
             return
-        try:
-            self._sink.write(decisions)
-        except FraudSDKError:  # the decision is made; that it was not passed on is counted, not the caller's to handle
-            self._failures["sink_refused"] += len(decisions)
+        with self._sink_lock:
+            try:
+                self._sink.write(decisions)
+            except Exception:  # the decision is made; that it was not passed on is counted, not the caller's to handle
+                self._failures["sink_refused"] += len(decisions)
+
+
+def _parsed(field: str, value: Any, parse: Callable[[Any], Any]) -> Any:
+    try:
+        return parse(value)
+    except RefusedValue as refused:
+        raise InvalidTransactionError(field, refused.problem, refused.remedy) from None
 
 
 def _feature_set(config: ScorerConfig, model: CompiledModel | None) -> FeatureSet:

@@ -14,7 +14,7 @@ from typing import Final
 SHORTEST_LOOKALIKE: Final = 13
 
 _DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
-_GROUPING = re.compile(r"[\s\-\u2010-\u2015]+")
+_GROUPING = re.compile(r"[\W_]+")
 _TRACK_DATA = re.compile(r"%?[Bb]\d{12,19}\^.*|;?\d{12,19}=\d{4,}.*|\d{12,19}D\d{7,}F?", re.DOTALL)
 
 # Names under which hosts and ISO 8583 / EMV dialects carry what must never be stored after authorisation.
@@ -42,9 +42,9 @@ def is_sensitive_name(name: str) -> bool:
 
 def digits_of(text: str) -> str | None:
     """The decimal digits of a number that may be grouped by blanks or dashes; None where there is anything else."""
-    compact = text.replace(" ", "").replace("-", "")
-    if not compact.isascii():
-        compact = _GROUPING.sub("", unicodedata.normalize("NFKC", text))
+    compact = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    if not compact.isdecimal():
+        compact = _GROUPING.sub("", compact)
     if not compact.isdecimal():
         return None
     return compact if compact.isascii() else "".join(str(int(digit)) for digit in compact)

@@ -17,7 +17,13 @@ def is_absent(value: object) -> bool:
     if isinstance(value, Decimal):
         return value.is_nan()  # a signalling NaN refuses to be compared
     # NaN and NaT are the only scalars that differ from themselves; an array would answer with an array.
-    return getattr(value, "ndim", 0) == 0 and bool(value != value)
+    if getattr(value, "ndim", 0) != 0:
+        return False
+    differs = value != value
+    try:
+        return bool(differs)
+    except TypeError:  # pandas.NA is neither true nor false, and compares to itself
+        return differs is value
 
 
 def is_boolean(value: object) -> bool:

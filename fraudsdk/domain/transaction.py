@@ -502,6 +502,10 @@ def _what_is_missing(transaction: Any) -> RefusedValue | None:
     ):
         kind = transaction.type.value
         return _FieldRefused("original_transaction_id", f"is missing from a {kind}", "send the id of what it undoes")
+    if transaction.original_transaction_id == transaction.transaction_id:
+        return _FieldRefused(
+            "original_transaction_id", "is the transaction's own id", "send what undoes it under an id of its own"
+        )
     return None
 
 

@@ -119,13 +119,16 @@ def parse_ip(value: object) -> str | None:
         if is_absent(value):
             return None
         raise RefusedValue(f"must be text, was {type(value).__name__}", 'send an address such as "203.0.113.7"')
-    if not value or len(value) > MAX_CATEGORY_CHARACTERS or not (address := _canonical_address(value)):
-        if not value.strip():
-            return None
-        raise RefusedValue(
-            f"must be an IPv4 or IPv6 address, was {masked(value)}", "send it without port, mask or brackets"
-        )
-    return address
+    if not value.strip():
+        return None
+    try:
+        if len(value) <= MAX_CATEGORY_CHARACTERS:
+            return _canonical_address(value)
+    except ValueError:
+        pass
+    raise RefusedValue(
+        f"must be an IPv4 or IPv6 address, was {masked(value)}", "send it without port, mask or brackets"
+    )
 
 
 def parse_mcc(value: object) -> str | None:
@@ -219,11 +222,9 @@ def refuse_card_data(text: str) -> None:
 
 
 @lru_cache(maxsize=1 << 14)
-def _canonical_address(text: str) -> str | None:
-    try:
-        address = ipaddress.ip_address(text.strip())
-    except ValueError:
-        return None
+def _canonical_address(text: str) -> str:
+    # Raises, so that the cache never keeps what is no address: it may be a card number in the wrong field.
+    address = ipaddress.ip_address(text.strip())
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
 

@@ -13,7 +13,7 @@ Card numbers become tokens and identifiers become keyed hashes here; neither is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from operator import attrgetter
@@ -197,10 +197,26 @@ class Encoder:
         InvalidTransactionError
             A field is wrong, missing or unknown, or the amount too large in the reference currency.
         """
-        prepared = transaction if isinstance(transaction, Transaction) else self._reader.read(transaction)
+        if isinstance(transaction, Transaction):
+            prepared = self._completed(transaction)
+        else:
+            prepared = self._reader.read(transaction)
         if prepared.currency is not None and prepared.currency != self.currency:
             self._in_reference(prepared.amount_minor, prepared.currency)
         return prepared
+
+    def _completed(self, transaction: Transaction) -> Transaction:
+        """What a `Transaction` made directly cannot know: the reference currency, and which custom fields there are."""
+        for name, value in transaction.custom.items():
+            if name not in self._custom:
+                raise InvalidTransactionError(
+                    name, "is no custom field of the feature set", "declare it, or leave it out"
+                )
+            try:
+                self._custom[name](value)
+            except RefusedValue as refused:
+                raise InvalidTransactionError(name, refused.problem, refused.remedy) from None
+        return transaction if transaction.currency is not None else replace(transaction, currency=self.currency)
 
     def transaction_key(self, transaction_id: str) -> int:
         """Key under which the memory knows a transaction."""
@@ -288,7 +304,7 @@ class Encoder:
         ints[:, fields.AMOUNT_MINOR] = amount_minor
         ints[:, fields.FLAGS], needs_original = _flag_columns(columns, n)
         ints[:, fields.TRANSACTION_KEY] = [self._hash_transaction(text) for text in ids]
-        ints[:, fields.ORIGINAL_KEY] = self._original_column(columns, needs_original)
+        ints[:, fields.ORIGINAL_KEY] = self._original_column(columns, needs_original, ints[:, fields.TRANSACTION_KEY])
         amount_major = np.where(amount_minor >= 0, amount_minor / self._minor_per_major, np.nan)
         self._write_texts(columns, currencies, ints, numbers)
         self._write_numbers(columns, amount_major, numbers)
@@ -370,14 +386,21 @@ class Encoder:
             refused = RefusedValue(error.problem, error.remedy)
         raise invalid("amount", refused, int(rows[len(converted)]))
 
-    def _original_column(self, columns: Mapping[str, ColumnValues], needed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _original_column(
+        self, columns: Mapping[str, ColumnValues], needed: NDArray[np.bool_], transaction_keys: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
         name = "original_transaction_id"
         originals = parse_optional(name, columns, FIELD_PARSERS[name], len(needed))
         lacking = needed & ~originals.known()
         if lacking.any():
             refused = RefusedValue("is missing from a reversal or chargeback", "send the id of what it undoes")
             raise invalid(name, refused, int(np.argmax(lacking)))
-        return originals.spread(lambda text: 0 if text is None else self._hash_transaction(text), np.int64)
+        keys = originals.spread(lambda text: 0 if text is None else self._hash_transaction(text), np.int64)
+        itself = keys == transaction_keys
+        if itself.any():
+            refused = RefusedValue("is the transaction's own id", "send what undoes it under an id of its own")
+            raise invalid(name, refused, int(np.argmax(itself)))
+        return keys
 
     def _write_texts(
         self,

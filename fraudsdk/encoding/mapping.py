@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from fraudsdk.domain.card_number import is_sensitive_name
 from fraudsdk.domain.masking import shown
 from fraudsdk.domain.money import CURRENCY_EXPONENTS
-from fraudsdk.domain.transaction import MAPPING_FIELDS
+from fraudsdk.domain.transaction import MAPPING_FIELDS, TransactionType, parse_type
 from fraudsdk.encoding.encoder import TIME_UNITS
 from fraudsdk.errors import ConfigurationError
 
@@ -151,7 +151,12 @@ class ColumnMapping:
                 raise ConfigurationError(f"mapping file {path} does not exist; check the path")
             if path.stat().st_size > MAX_FILE_BYTES:
                 raise ConfigurationError(f"mapping file {path} is larger than {MAX_FILE_BYTES} bytes; is it a table?")
-            return cls.from_toml(path.read_text("utf-8"), whose=str(path))
+            try:
+                return cls.from_toml(path.read_text("utf-8"), whose=str(path))
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(
+                    f"mapping file {path} cannot be read: {error}; is it TOML in UTF-8?"
+                ) from error
         if str(name_or_path) not in shipped():
             close = _did_you_mean(str(name_or_path), shipped())
             raise ConfigurationError(f"mapping {shown(str(name_or_path))} is neither shipped nor a .toml file; {close}")
@@ -228,6 +233,11 @@ class ColumnMapping:
         ConfigurationError
             The mapping names a column that the table lacks, or a repair does not fit its values.
         """
+        sensitive = next((name for name in columns if is_sensitive_name(name)), None)
+        if sensitive is not None:
+            raise ConfigurationError(
+                f"the table has a column {sensitive!r}, which nobody may keep after authorisation; take it out of the table"
+            )
         n_rows = len(next(iter(columns.values()))) if columns else 0
         taken = self._taken(columns, custom)
         canonical: dict[str, NDArray[Any]] = {name: columns[name] for name in taken}
@@ -340,6 +350,8 @@ def _check_option(name: str, option: str, value: object, whose: str) -> None:
         raise ConfigurationError(
             f"{whose}: {option} means nothing for {name}; it is for {', '.join(_OPTION_FIELDS[option])}"
         )
+    if option == "hash" and name in ("card_id", "pan"):
+        raise ConfigurationError(f"{whose}: a hash without a key betrays card numbers; map the column to pan, as it is")
     if option == "zone":
         _zone(str(value), whose)
 
@@ -398,7 +410,7 @@ def _raw(name: str, source: FieldSource, columns: _Columns, n_rows: int) -> NDAr
 
 def _formatted(name: str, source: FieldSource, columns: _Columns) -> NDArray[Any]:
     assert source.template is not None
-    lists = [columns[column].tolist() for column in source.columns]
+    lists = [_values(columns[column]) for column in source.columns]
     render = source.template.format_map
     try:
         texts = [
@@ -422,7 +434,7 @@ def _repaired(name: str, values: NDArray[Any], source: FieldSource) -> NDArray[A
     if source.true:
         values = _mapped(values, lambda value: value in source.true)
     if source.present:
-        values = np.array([not _is_missing(value) for value in values.tolist()], np.bool_)
+        values = np.array([not (_is_missing(value) or _is_blank(value)) for value in values.tolist()], np.bool_)
     if source.hash:
         values = _mapped(
             values, lambda value: hashlib.sha256(str(value).strip().encode("utf-8", "replace")).hexdigest()
@@ -436,7 +448,7 @@ def _mapped(values: NDArray[Any], change: Callable[[Any], Any]) -> NDArray[Any]:
     """`change` of each value that is there, computed once per distinct value."""
     seen: dict[Any, Any] = {}
     changed: list[Any] = []
-    for value in values.tolist():
+    for value in _values(values):
         if _is_missing(value) or isinstance(value, (list, dict, np.ndarray)):
             changed.append(None if _is_missing(value) else value)  # the encoder refuses a nested value by its row
             continue
@@ -447,8 +459,18 @@ def _mapped(values: NDArray[Any], change: Callable[[Any], Any]) -> NDArray[Any]:
     return _objects(changed, len(changed))
 
 
+def _values(column: NDArray[Any]) -> list[Any]:
+    # Nanoseconds would come out as integers.
+    values: list[Any] = (column.astype("datetime64[us]") if column.dtype.kind == "M" else column).tolist()
+    return values
+
+
 def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, (float, datetime)) and value != value)
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _stripper(characters: str) -> Callable[[Any], Any]:
@@ -497,7 +519,8 @@ def _negative_to_refund(canonical: dict[str, NDArray[Any]]) -> None:
             n,
         )
     for row in np.flatnonzero(negative).tolist():
-        types[row] = "refund"
+        if parse_type(types[row]) is TransactionType.AUTHORISATION:  # a negative reversal stays one
+            types[row] = "refund"
     canonical["type"] = _objects(types, n)
 
 

@@ -5,6 +5,7 @@ Tables in, columns or rows out.  Arrow tables are taken as they come, by their m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,29 @@ def rows_of(table: Any) -> Iterable[Any]:
         Neither of these.
     """
     if hasattr(table, "to_pylist"):
-        rows: Iterable[Any] = table.to_pylist()
-        return rows
+        return _arrow_rows(table)
     if isinstance(table, str | bytes | Mapping) or not isinstance(table, Iterable):
         raise InvalidTransactionError(
             "table", f"is a {type(table).__name__}", "pass an Arrow table, or a list of mappings or transactions"
         )
     return table
+
+
+def _arrow_rows(table: Any) -> list[dict[str, Any]]:
+    """Rows of an Arrow table; its timestamps without a zone are UTC, as they are for `columns_of`."""
+    try:
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except (ValueError, TypeError, KeyError) as error:  # Arrow's own errors are among these
+        raise InvalidTransactionError(
+            "table", f"has a value that Python cannot hold ({type(error).__name__})", "check its time zones and types"
+        ) from error
+    kinds = {field.name: str(field.type) for field in table.schema}
+    without_zone = [name for name, kind in kinds.items() if kind.startswith("timestamp") and "tz=" not in kind]
+    for row in rows:
+        for name in without_zone:
+            if row[name] is not None:
+                row[name] = row[name].replace(tzinfo=UTC)
+    return rows
 
 
 def _to_numpy(column: Any) -> npt.NDArray[Any]:

@@ -13,7 +13,7 @@ from fraudsdk.domain.fields import DECLINED, EVENT_TIME_US, FRAUD, GENUINE, Reco
 from fraudsdk.domain.money import CURRENCY_EXPONENTS
 from fraudsdk.domain.schema import FeatureSchema
 from fraudsdk.encoding.vocabulary import Vocabulary
-from fraudsdk.entity_state.layout import JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
+from fraudsdk.entity_state.layout import JOURNAL_KEY, JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
 from fraudsdk.entity_state.memory import EntityMemory
 from fraudsdk.features import kernels
 from fraudsdk.features.plan import OP_CODE, OP_KIND, OP_OTHER, OP_SLOT, FeaturePlan, build_plan
@@ -205,15 +205,19 @@ class FeatureEngine:
         """The host's final answer arrived.  False when the transaction is no longer remembered."""
         return self._amend(transaction_key, DECLINED if declined else 0, 0 if declined else DECLINED)
 
-    def keep_verdict(self, journal_row: int, recorded: Recorded) -> None:
-        """Keep a verdict with its transaction, so that a duplicate gets the same one."""
+    def keep_verdict(self, journal_row: int, transaction_key: int, recorded: Recorded) -> None:
+        """Keep a verdict with its transaction, unless the row is another's by now; call it under the lock."""
         words = self.memory.journal[journal_row]
+        if words[JOURNAL_KEY] != transaction_key:
+            return
         words[JOURNAL_MARGIN : JOURNAL_SCORE + 1] = np.array([recorded.margin, recorded.score]).view(np.int64)
         words[JOURNAL_VERDICT] = recorded.verdict
 
-    def verdict_of(self, journal_row: int) -> Recorded:
-        """The verdict that was kept with a transaction; verdict 0 = none was."""
+    def verdict_of(self, journal_row: int, transaction_key: int) -> Recorded:
+        """The verdict that was kept with a transaction; verdict 0 = none was, or it is forgotten."""
         words = self.memory.journal[journal_row]
+        if words[JOURNAL_KEY] != transaction_key:
+            return Recorded(float("nan"), float("nan"), 0)
         margin, score = words[JOURNAL_MARGIN : JOURNAL_SCORE + 1].view(np.float64)
         return Recorded(float(margin), float(score), int(words[JOURNAL_VERDICT]))
 

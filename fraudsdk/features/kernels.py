@@ -714,7 +714,11 @@ def apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, co
         amend_journalled(row, FRAUD, GENUINE, amount, pool, poolf, table, meta, journal, kinds, columns, measures)
         return
     back = ints[i, AMOUNT_MINOR]
-    in_full = back == AMOUNT_UNKNOWN or amount == AMOUNT_UNKNOWN or back >= amount
+    if back == AMOUNT_UNKNOWN and amount != AMOUNT_UNKNOWN:
+        # How much went back cannot be said: to undo it all would let a cent in a foreign currency wipe out a velocity.
+        meta[META_REVERSALS_UNKNOWN] += 1
+        return
+    in_full = amount == AMOUNT_UNKNOWN or back >= amount
     amend_journalled(
         row, REVERSED if in_full else 0, 0, amount if in_full else amount - back,
         pool, poolf, table, meta, journal, kinds, columns, measures,

@@ -165,7 +165,8 @@ def _value(value: Any) -> str:
         return "{ " + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list):
         return "[" + "".join(f"\n    {_value(item)}," for item in value) + ("\n]" if value else "]")
-    return repr(value)
+    # numpy's float is a float, and its repr is no TOML.
+    return repr(float(value)) if isinstance(value, float) else repr(value)
 
 
 def _key(key: str) -> str:

@@ -260,11 +260,11 @@ class _Networks:
 def _network(entity_list: EntityList, entry: ListEntry) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         network = ipaddress.ip_network(entry.id.strip())
-    except ValueError as error:
+    except ValueError:
         raise ConfigurationError(
             f"list {entity_list.name!r}: a network must be like 203.0.113.0/24 with no bits after the prefix, "
             f"was {masked(entry.id)}"
-        ) from error
+        ) from None
     if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None:
         raise ConfigurationError(
             f"list {entity_list.name!r}: a network of IPv4 addresses mapped into IPv6 never matches; write it as IPv4"

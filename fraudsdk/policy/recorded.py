@@ -7,7 +7,7 @@ A decision in one 64-bit word, so that the journal can keep a million of them an
          0  | four reasons, 9b  | version | decided by | degraded | outcome | 1 = decided
 
 Words that repeat (reasons, versions, who decided) are kept once in bounded tables; what no longer fits is recorded as
-unknown.  What a feature contributed is not kept: ask `Scorer.explain`.
+unknown.  What a feature contributed is not kept.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class WhenFull(Enum):
     """What a full queue does.  A written choice: there is no default."""
 
     DROP_OLDEST = "drop_oldest"
-    """Accept the newest, forget the oldest and count it.  `write` never raises for want of room."""
+    """Accept the newest, forget the oldest and count it.  Only a batch larger than the whole queue is refused."""
     BACKPRESSURE = "backpressure"
     """Refuse the newest with `SinkBackpressureError`; the caller decides."""
 

@@ -46,7 +46,8 @@ class MemorySink:
                 "take() makes room",
                 retry_after_s=0.1,
             )
-        self._decisions.update(arriving)
+        for transaction_id, decision in arriving.items():
+            self._decisions.setdefault(transaction_id, decision)
 
     def flush(self, deadline: Deadline) -> None:
         """Nothing to do: memory is as durable as this sink gets."""

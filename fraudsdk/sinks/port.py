@@ -18,7 +18,9 @@ class DecisionSink(Protocol):
 
     def write(self, decisions: Sequence[Decision]) -> None:
         """
-        Hand over decisions, oldest first.  Called from one thread, never the scoring thread.
+        Hand over decisions, oldest first.  Called by one thread at a time.
+
+        The scorer calls it on the scoring thread, under a lock: a sink that waits for anything goes behind `BackgroundSink`.
 
         Returning means *accepted*, not *durable*; `flush` makes it durable.
 

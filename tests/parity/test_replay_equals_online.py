@@ -16,6 +16,7 @@ from twin.comparison import Driver
 from twin.events import Event
 from twin.streams import HOUR_US, feature_set, stream
 
+from fraudsdk.domain.fields import TRANSACTION_KEY
 from fraudsdk.entity_state import memory
 from fraudsdk.features import engine as engine_module
 from fraudsdk.features import kernels
@@ -125,10 +126,14 @@ def test_a_duplicate_of_a_replayed_transaction_gets_the_verdict_that_was_kept_wi
     driver, _, statuses = replayed(features, events, [])
     scored = next(i for i, status in enumerate(statuses) if status == kernels.SCORED)
     row = np.zeros(driver.engine.n_features, dtype=np.float32)
-    status, journal_row = driver.engine.observe(*driver.encode([events[scored]]), row, record=True)
+    ints, numbers = driver.encode([events[scored]])
+    key = int(ints[0, TRANSACTION_KEY])
+    status, journal_row = driver.engine.observe(ints, numbers, row, record=True)
 
-    driver.engine.keep_verdict(journal_row, Recorded(margin=-1.5, score=0.18, verdict=7))
-    _, again = driver.engine.observe(*driver.encode([events[scored]]), row, record=True)
+    driver.engine.keep_verdict(journal_row, key, Recorded(margin=-1.5, score=0.18, verdict=7))
+    driver.engine.keep_verdict(journal_row, key + 1, Recorded(margin=9.0, score=1.0, verdict=9))
+    _, again = driver.engine.observe(ints, numbers, row, record=True)
 
     assert kernels.DUPLICATE == status
-    assert Recorded(margin=-1.5, score=0.18, verdict=7) == driver.engine.verdict_of(again)
+    assert Recorded(margin=-1.5, score=0.18, verdict=7) == driver.engine.verdict_of(again, key)
+    assert 0 == driver.engine.verdict_of(again, key + 1).verdict

@@ -167,10 +167,3 @@ def test_minor_units_may_be_spelled_as_text():
     One bad cell of a CSV column makes text of its neighbours; the error must name the bad one.
     """
     assert 1250 == parse_amount_minor(" 1250 ")
-
-
-def test_minor_units_may_be_spelled_as_text():
-    """
-    One bad cell of a CSV column makes text of its neighbours; the error must name the bad one.
-    """
-    assert 1250 == parse_amount_minor(" 1250 ")

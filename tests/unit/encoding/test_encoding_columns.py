@@ -52,7 +52,7 @@ ROW = {
     "type": st.sampled_from([None, "authorisation", "Refund", "reversal", "chargeback", ""]),
     "direction": st.sampled_from([None, "debit", "credit", ""]),
     "declined": flags,
-    "original_transaction_id": st.sampled_from(["t-0", "t-1"]),
+    "original_transaction_id": st.sampled_from(["o-0", "o-1"]),
     **dict.fromkeys(IDENTIFIERS, names),
     "user_id": st.sampled_from(["u-1", "u-2", 7]),
     "card_id": st.sampled_from([None, "c-1", "4111 1111 1111 1111", 5555555555554444]),
@@ -255,7 +255,12 @@ def test_a_table_of_the_wrong_shape_is_refused(changes, field, words):
 def test_rows_that_do_not_fit_together_are_refused_by_row():
     lonely = {**GOOD, "user_id": None, "merchant_id": None}
     reversal = {**GOOD, "type": "reversal"}
-    for rows, field in (([GOOD, lonely], "user_id"), ([GOOD, reversal], "original_transaction_id")):
+    own = {**reversal, "transaction_id": "t-own", "original_transaction_id": "t-own"}
+    for rows, field in (
+        ([GOOD, lonely], "user_id"),
+        ([GOOD, reversal], "original_transaction_id"),
+        ([GOOD, own], "original_transaction_id"),
+    ):
         with pytest.raises(InvalidTransactionError) as caught:
             ENCODER.encode_columns(table_of(rows))
         assert (field, 1) == (caught.value.field, caught.value.row)

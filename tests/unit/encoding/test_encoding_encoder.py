@@ -142,7 +142,7 @@ def test_an_amount_without_a_currency_is_in_the_reference_currency():
 
 def test_a_transaction_made_directly_is_encoded_as_it_is():
     encoder = encoder_of()
-    transaction = Transaction("t-1", 1795428000000000, 1250, user_id="u-1")
+    transaction = Transaction("t-1", 1795428000000000, 1250, "GBP", user_id="u-1")
     ints, numbers = encoder.empty(1)
     encoder.encode(transaction, ints, numbers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -9,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fraudsdk import InvalidTransactionError, Outcome, Scorer, ScorerConfig
-from fraudsdk.errors import ConfigurationError, ModelError, ModelNotFoundError, SchemaMismatchError
+from fraudsdk import InvalidTransactionError, Outcome, Scorer, ScorerConfig, Transaction
+from fraudsdk.errors import ConfigurationError, ModelError, ModelNotFoundError, SchemaMismatchError, SinkDeliveryError
 from fraudsdk.features.catalogue import reference_feature_set
-from fraudsdk.sinks import MemorySink
+from fraudsdk.sinks import BackgroundSink, MemorySink, WhenFull
 from fraudsdk.telemetry.clock import Deadline
 from fraudsdk.testing.clock import ManualClock
 from fraudsdk.testing.contracts import RefusingSink
@@ -377,6 +378,10 @@ def test_no_model_at_a_path_is_said(tmp_path):
         ({"model": None}, "features"),
         ({"model": "m", "hash_key": b"short"}, "16 bytes"),
         ({"model": "m", "future_skew_us": -1}, "future_skew_us"),
+        ({"model": "m", "future_skew_us": "5"}, "whole number"),
+        ({"model": "m", "max_entities": "5"}, "max_entities"),
+        ({"model": "m", "journal_capacity": 10**12}, "journal_capacity"),
+        ({"model": 5}, "model must be a path"),
     ],
 )
 def test_a_wrong_configuration_is_refused_when_it_is_made(values, words):
@@ -410,3 +415,242 @@ def test_an_amount_too_large_in_the_reference_currency_spoils_no_batch(artefact)
             scorer.score_batch([purchase(0), purchase(1, currency="USD", amount="99999")])
 
         assert before == state_of(scorer)
+
+
+class SlowModel:
+    """A model that answers when it is told to."""
+
+    version = "slow/1"
+
+    def __init__(self) -> None:
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def margin(self, row):
+        self.asked.set()
+        assert self.go.wait(10)
+        return 20.0
+
+
+class CrashingSink(MemorySink):
+    """A sink whose client library fails in its own words."""
+
+    def write(self, decisions):
+        raise ConnectionError("broken pipe")
+
+
+class FlushedSink(MemorySink):
+    """A sink that says in which order it was flushed and closed."""
+
+    def __init__(self) -> None:
+        super().__init__(capacity=10)
+        self.calls: list[str] = []
+
+    def flush(self, deadline):
+        self.calls.append("flush")
+
+    def close(self):
+        self.calls.append("close")
+
+
+def test_a_what_if_about_a_decided_transaction_leaves_its_record_alone(scorer):
+    first = scorer.score(purchase(1))
+
+    scorer.score(purchase(1, amount="9999.00"), record=False)
+    scorer.score(purchase(1), record=False, deadline=Deadline.after_us(0))
+
+    assert (first.outcome, first.score) == (scorer.score(purchase(1)).outcome, scorer.score(purchase(1)).score)
+
+
+def test_a_retry_after_a_failed_stage_gets_the_same_answer(scorer):
+    sound, scorer._model = scorer._model, BrokenModel()
+    first = scorer.score(purchase(1))
+    scorer._model = sound
+
+    again = scorer.score(purchase(1))
+
+    assert again.duplicate and again.degraded
+    assert (first.outcome, first.decided_by) == (again.outcome, again.decided_by)
+
+
+def test_a_duplicate_waits_for_the_decision_under_way(scorer):
+    slow = SlowModel()
+    scorer._model = slow
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(scorer.score(purchase(1))))
+    first.start()
+    assert slow.asked.wait(10)
+    second = threading.Thread(
+        target=lambda: answers.append(scorer.score(purchase(1), deadline=Deadline.after_us(20_000_000)))
+    )
+    second.start()
+    slow.go.set()
+    first.join()
+    second.join()
+
+    assert {False, True} == {decision.duplicate for decision in answers}
+    assert {Outcome.DECLINE} == {decision.outcome for decision in answers}
+
+
+def test_a_verdict_is_not_written_over_another_transactions(artefact, hash_key):
+    """
+    With a journal of two, the row of a slow decision is another's by the time it is made.
+    """
+    with Scorer.open(ScorerConfig(model=artefact, hash_key=hash_key, journal_capacity=2)) as scorer:
+        sound, slow = scorer._model, SlowModel()
+        scorer._model = slow
+        first = threading.Thread(target=lambda: scorer.score(purchase(1)))
+        first.start()
+        assert slow.asked.wait(10)
+        scorer._model = sound
+        scorer.score(purchase(2))
+        third = scorer.score(purchase(3))
+        slow.go.set()
+        first.join()
+
+        assert (third.outcome, third.score) == (scorer.score(purchase(3)).outcome, scorer.score(purchase(3)).score)
+
+
+def test_a_retried_reversal_is_a_duplicate_of_itself(scorer):
+    scorer.score(purchase(1))
+    reversal = purchase(2, type="reversal", original_transaction_id="t-1")
+    scorer.score(reversal)
+
+    again = scorer.score(reversal)
+
+    assert ("lifecycle", Outcome.APPROVE, False, True) == (
+        again.decided_by,
+        again.outcome,
+        again.degraded,
+        again.duplicate,
+    )
+
+
+def test_a_reversal_of_an_amount_nobody_can_convert_undoes_nothing(scorer):
+    scorer.score(purchase(1))
+
+    scorer.score(purchase(2, type="reversal", original_transaction_id="t-1", currency="USD", amount="1.00"))
+
+    assert 2.0 == feature(scorer, purchase(3), "user_count_1h")
+    assert 1 == scorer.counters()["reversals_of_forgotten_transactions"]
+
+
+def test_a_reversal_under_its_originals_id_is_refused(scorer):
+    scorer.score(purchase(1))
+
+    with pytest.raises(InvalidTransactionError, match="own id"):
+        scorer.score(purchase(1, type="reversal", original_transaction_id="t-1"))
+
+
+def test_a_sink_that_fails_in_its_own_words_is_counted_and_the_decision_stands(artefact):
+    with Scorer.open(artefact, sink=CrashingSink(capacity=1)) as scorer:
+        assert not scorer.score(purchase(1)).degraded
+        assert 2 == len(scorer.score_batch([purchase(2), purchase(3)]))
+        assert 3 == scorer.counters()["sink_refused"]
+
+
+def test_closing_flushes_first(artefact):
+    sink = FlushedSink()
+    with Scorer.open(artefact, sink=sink):
+        pass
+
+    assert ["flush", "close"] == sink.calls
+
+
+def test_a_batch_larger_than_the_queue_of_a_sink_arrives(artefact):
+    delivered = MemorySink(capacity=1_000)
+    sink = BackgroundSink(delivered, when_full=WhenFull.DROP_OLDEST, capacity=100)
+    with Scorer.open(artefact, sink=sink) as scorer:
+        scorer.score_batch([purchase(i) for i in range(300)])
+        with contextlib.suppress(SinkDeliveryError):  # names what the full queue dropped
+            sink.flush(Deadline.after_us(10_000_000))
+
+        assert 0 == scorer.counters()["sink_refused"]
+        assert 300 == len(delivered.decisions) + sink.n_dropped
+
+
+def test_when_even_the_fallback_fails_there_is_a_decision(scorer):
+    scorer._model = None
+    scorer._policy = None
+
+    decision = scorer.score(purchase(1))
+
+    assert (Outcome.REVIEW, True, "fallback") == (decision.outcome, decision.degraded, decision.decided_by)
+    assert "AttributeError" in decision.degraded_because
+
+
+def test_a_decision_that_came_too_late_says_so(scorer):
+    clock = ManualClock()
+    slow = SlowModel()
+    slow.go.set()
+    slow.margin = lambda row: clock.advance_us(200) or -20.0
+    scorer._model = slow
+
+    decision = scorer.score(purchase(1), deadline=Deadline.after_us(100, clock=clock))
+
+    assert decision.degraded
+    assert "deadline: passed while deciding" == decision.degraded_because
+
+
+@pytest.mark.parametrize(
+    ("transaction_id", "said", "words"),
+    [
+        ("t-1", {"is_fraud": "perhaps"}, "is_fraud"),
+        ("t-1", {"is_fraud": [1]}, "is_fraud"),
+        ("t-1", {}, "both missing"),
+        ("", {"is_fraud": True}, "transaction_id"),
+        (["t-1"], {"is_fraud": True}, "transaction_id"),
+    ],
+)
+def test_feedback_is_checked_like_a_transaction(scorer, transaction_id, said, words):
+    scorer.score(purchase(1))
+
+    with pytest.raises(InvalidTransactionError, match=words):
+        scorer.feedback(transaction_id, **said)
+
+    assert 0 == scorer.counters()["labels"]
+
+
+def test_feedback_reads_its_arguments_as_a_transaction_does(scorer):
+    scorer.score(purchase(1))
+    later = purchase(2, event_time=NOON + timedelta(days=8))
+
+    assert scorer.feedback(" t-1 ", is_fraud="false")
+    assert 0.0 == feature(scorer, later, "merchant_fraud_rate_7d")
+
+
+def test_degraded_decisions_are_counted_whatever_degraded_them(artefact, hash_key, simulated):
+    with Scorer.open(ScorerConfig(model=artefact, hash_key=hash_key)) as scorer:
+        scorer._explainer = None
+        decisions = scorer.score_batch(simulated.transactions(*range(3_000)))
+
+        assert 0 < sum(d.degraded for d in decisions) == scorer.counters()["degraded"]
+
+
+def test_a_recorded_transaction_is_not_explained_against_itself(scorer):
+    scorer.score(purchase(1))
+
+    with pytest.raises(InvalidTransactionError, match="recorded already"):
+        scorer.explain(purchase(1))
+
+
+def test_an_arrow_timestamp_without_a_zone_is_utc(scorer):
+    zoned = [purchase(i) for i in range(3)]
+    naive = [{**row, "event_time": row["event_time"].replace(tzinfo=None)} for row in zoned]
+
+    scorer.score_batch(pa.Table.from_pylist(naive))
+
+    assert 3.0 + 1.0 == feature(scorer, purchase(3), "user_count_1h")
+
+
+def test_a_ready_made_transaction_is_checked_against_the_declared_custom_fields(scorer):
+    made = Transaction("t-1", 1_772_452_800_000_000, 1250, user_id="u-1", custom={"points": "many"})
+
+    with pytest.raises(InvalidTransactionError, match="points is no custom field"):
+        scorer.score(made)
+
+
+def test_a_ready_made_transaction_without_a_currency_is_in_the_reference_currency(scorer):
+    made = Transaction("t-1", 1_772_452_800_000_000, 1250, user_id="u-1")
+    mapped = {"transaction_id": "t-1", "user_id": "u-1", "amount": "12.50", "event_time_us": 1_772_452_800_000_000}
+
+    assert scorer.score(mapped, record=False) == scorer.score(made, record=False)
