@@ -116,7 +116,11 @@ class NaiveEngine:
             return
         if event.kind == "chargeback":
             original.fraud = True
-        elif event.amount_minor is None or original.amount_minor is None or event.amount_minor >= original.amount_minor:
+        elif original.amount_minor is None:
+            original.reversed = True
+        elif event.amount_minor is None:
+            pass  # how much went back cannot be said
+        elif event.amount_minor >= original.amount_minor:
             original.reversed = True
         else:
             original.amount_minor -= event.amount_minor
