@@ -41,6 +41,7 @@ from fraudsdk.features.spec import FeatureSet
 from fraudsdk.model.artefact import CompiledModel, load_artefact
 from fraudsdk.model.calibration import Calibration
 from fraudsdk.model.explainer import Explainer
+from fraudsdk.model.manifest import BOOSTER
 from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.policy.spec import PolicySpec
@@ -519,7 +520,7 @@ def _installed_explainer(model: CompiledModel | None) -> Explainer | None:
         return None
     for entry_point in entry_points(group=_EXPLAINERS):
         try:
-            explainer: Explainer = entry_point.load()(model.booster_path)
+            explainer: Explainer = entry_point.load()(model.read(BOOSTER))
         except (ImportError, MissingExtraError):
             continue
         return explainer

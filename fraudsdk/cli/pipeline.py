@@ -29,7 +29,7 @@ from fraudsdk.errors import ConfigurationError, InvalidTransactionError
 from fraudsdk.features.spec import FeatureSet
 from fraudsdk.model.artefact import CompiledModel, load_artefact
 from fraudsdk.model.calibration import Calibration
-from fraudsdk.model.manifest import Manifest
+from fraudsdk.model.manifest import BOOSTER, Manifest
 from fraudsdk.policy.bands import ScoreBands
 from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.spec import PolicySpec
@@ -330,7 +330,7 @@ def trained_model_of(compiled: CompiledModel, schema: FeatureSchema) -> TrainedM
             "with fraudsdk train"
         )
     return TrainedModel(
-        booster=compiled.booster_path.read_bytes(),
+        booster=compiled.read(BOOSTER),
         n_trees=compiled.manifest.n_trees,
         schema=schema,
         params=TrainParams(**metrics["params"]),

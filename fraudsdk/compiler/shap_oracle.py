@@ -19,8 +19,9 @@ class BoosterExplainer:
 
     Parameters
     ----------
-    path : Path
-        A model file, such as ``CompiledModel.booster_path``.  It is validated first.
+    source : bytes or Path
+        A booster, such as ``CompiledModel.read("model.ubj")``, or a file of one.  It is validated first; only bytes that were
+        read and verified in one go are sure to be the artefact's.
 
     Raises
     ------
@@ -30,11 +31,8 @@ class BoosterExplainer:
         It is refused.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        try:
-            data = Path(path).read_bytes()
-        except FileNotFoundError as error:
-            raise ModelNotFoundError(f"no booster at {path}; compile the model again") from error
+    def __init__(self, source: bytes | Path | str) -> None:
+        data = source if isinstance(source, bytes) else _read(Path(source))
         self._n_features = validate_model(data).n_features
         self._booster = load_booster(data)
         # One row is not worth a thread pool: it makes a call slower, and takes cores from scoring.
@@ -63,6 +61,13 @@ class BoosterExplainer:
         return np.asarray(shap, np.float64)
 
 
-def contributions(booster_path: Path | str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def contributions(source: bytes | Path | str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Contributions of `rows`, for scripts that explain once; see `BoosterExplainer`."""
-    return BoosterExplainer(booster_path).contributions(rows)
+    return BoosterExplainer(source).contributions(rows)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(f"no booster at {path}; compile the model again") from error

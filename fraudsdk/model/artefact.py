@@ -106,7 +106,7 @@ class CompiledModel:
 
     @property
     def booster_path(self) -> Path:
-        """The booster that the model was compiled from, for explanations."""
+        """Where the booster lies.  What lies there may have changed since: ``read("model.ubj")`` verifies it."""
         return self.source_path / BOOSTER
 
     def margin(self, row: npt.NDArray[np.float32]) -> float:

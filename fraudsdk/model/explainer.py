@@ -12,7 +12,9 @@ class Explainer(Protocol):
     """
     Says what each feature adds to a margin.
 
-    Implementations are called from several threads at once, off the hot path: only for decisions that need reasons.
+    Implementations are called from several threads at once, off the hot path: only for decisions that need reasons.  A package
+    announces one as an entry point of the group ``fraudsdk.explainers``, a callable that takes the booster's bytes: they
+    have been verified, which the file may no longer match.
     """
 
     def contributions(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -280,7 +280,7 @@ def test_contributions_add_up_to_the_margin(artefact):
     rows[:, 5] = np.arange(50) % 14
     rows[3] = np.nan
 
-    shap = BoosterExplainer(model.booster_path).contributions(rows)
+    shap = BoosterExplainer(model.read("model.ubj")).contributions(rows)
 
     assert (50, 7) == shap.shape
     assert np.float64 == shap.dtype
