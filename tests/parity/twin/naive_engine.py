@@ -36,6 +36,8 @@ EARTH_RADIUS_KM = 6371.0088
 HABIT_HALF_LIFE_US = 30 * UNIT_US["d"]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NAN = math.nan
+# A Python float: compared with NumPy's, a larger ratio would overflow instead of being larger.
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 # Width and number of the tiles that answer where the ring of newest events ends.
 TILES = ((5 * UNIT_US["s"], 72), (UNIT_US["m"], 72), (20 * UNIT_US["m"], 78), (4 * UNIT_US["h"], 192))
@@ -87,7 +89,7 @@ class NaiveEngine:
             self._amend_original(event)
             return None
         row = self.row(event)
-        self._remember(event)
+        self.remember(event)
         return row
 
     def label(self, transaction: str, *, is_fraud: bool) -> bool:
@@ -102,7 +104,8 @@ class NaiveEngine:
             self.remembered[transaction].declined = declined
         return transaction in self.remembered or transaction in self.lifecycle
 
-    def _remember(self, event: Event) -> None:
+    def remember(self, event: Event) -> None:
+        """An authorisation or a refund joins the history of every entity it names; no row is computed."""
         item = Remembered.as_it_arrived(event)
         self.remembered[event.transaction] = item
         for entity in self.entities:
@@ -392,8 +395,8 @@ def derived(feature: Feature, one: float, other: float) -> float:
         return NAN
     if feature.aggregate == "difference":
         return one - other
-    ratio = float(one) / float(other) if other else math.inf
-    return ratio if abs(ratio) <= np.finfo(np.float32).max else feature.empty
+    ratio = one / other if other else math.inf
+    return ratio if abs(ratio) <= FLOAT32_MAX else feature.empty
 
 
 def position(event: Event, latitude: str, longitude: str) -> tuple[float, float] | None:

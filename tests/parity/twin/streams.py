@@ -13,7 +13,7 @@ from random import Random
 from fraudsdk.features.spec import EventFilter, Feature, FeatureSet
 from twin.events import Event
 
-START_US = 1_795_428_000_000_000  # 2026-11-23T10:00:00Z, the start of a tile on every level
+START_US = 1_795_428_000_000_000  # 2026-11-23T10:00:00Z, the start of a tile on every level but that of 4 h
 SECOND_US = 10**6
 MINUTE_US = 60 * SECOND_US
 HOUR_US = 60 * MINUTE_US

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from twin.comparison import Driver
 from twin.events import Event
@@ -121,6 +123,43 @@ def test_a_sketched_count_slides_on():
         driver.observe(purchase(f"later{i}", 40 * 3_600 + i, f"m{i}"))
 
     assert 3 == pytest.approx(asked(driver, 40 * 3_600 + 10)["day"], rel=0.05)
+
+
+def test_a_late_sighting_does_not_age_a_key_of_a_sketch():
+    """
+    A hundred keys seen now, and then, late, seen ten hours ago: they were still seen in the last hour.
+    """
+    driver = visited([f"m{i}" for i in range(100)])
+    for i in range(100):
+        driver.observe(purchase(f"now{i}", 10 * 3_600, f"m{i}"))
+    in_the_last_hour = asked(driver, 10 * 3_600 + 10)["hour"]
+
+    for i in range(100):
+        driver.observe(purchase(f"late{i}", 1, f"m{i}"))
+
+    assert 100 == pytest.approx(in_the_last_hour, rel=5 * STANDARD_ERROR)
+    assert in_the_last_hour == asked(driver, 10 * 3_600 + 10)["hour"]
+
+
+@pytest.mark.parametrize("n", [4, 8, 16, 32])
+def test_keys_are_kept_for_the_latest_event_that_is_allowed(n):
+    """
+    Room for `n` keys is full when the next arrives, and none of them is in a window of that event any more.
+
+    To an event as late as allowed they are all still in it, by one microsecond.
+    """
+    hour = Feature("hour", "distinct", entity="user", field="merchant", window="1h")
+    driver = Driver(FeatureSet("late", (hour,), allowed_lateness="10m"))
+    for i in range(n):
+        driver.observe(purchase(f"t{i}", 0, f"m{i}"))
+    newest = purchase("newest", 70 * 60 - 1e-6, "newest")
+    driver.observe(newest)
+    late = purchase("late", 60 * 60 - 1e-6, "m0")
+
+    # One that was first seen later counts as well: only the last sighting of a key is known.
+    assert n + 1 == driver.values(late, record=False)["hour"]
+    assert driver.provenance(late)[0].exact
+    assert 1 == driver.values(replace(newest, transaction="asked"), record=False)["hour"]
 
 
 def _provenance(driver, seconds):
