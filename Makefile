@@ -19,7 +19,7 @@ help:  ## this list
 	@touch $@
 
 demo: .venv/.ready  ## the main job end to end: simulate, train, compile, certify, score (DATA=file MAP=mapping for your own)
-	@$(RUN) fraudsdk demo $(if $(DATA),--data $(DATA)) $(if $(MAP),--map $(MAP))
+	@$(RUN) fraudsdk demo $(if $(DATA),--data "$(DATA)") $(if $(MAP),--map "$(MAP)")
 
 test: .venv/.ready  ## the tests
 	@$(RUN) pytest

@@ -9,7 +9,6 @@ remembered; whatever else goes wrong gives a decision that is `degraded` and say
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 import threading
@@ -40,6 +39,7 @@ from fraudsdk.features.engine import FeatureEngine, Recorded
 from fraudsdk.features.spec import FeatureSet
 from fraudsdk.model.artefact import CompiledModel, load_artefact
 from fraudsdk.model.calibration import Calibration
+from fraudsdk.model.documents import parse
 from fraudsdk.model.explainer import Explainer
 from fraudsdk.model.manifest import BOOSTER
 from fraudsdk.policy.policy import Policy
@@ -499,7 +499,9 @@ def _feature_set(config: ScorerConfig, model: CompiledModel | None) -> FeatureSe
 
 
 def _vocabulary(model: CompiledModel | None) -> Vocabulary:
-    return Vocabulary() if model is None else Vocabulary.from_dict(json.loads(model.read(VOCABULARY_FILE)))
+    if model is None:
+        return Vocabulary()
+    return Vocabulary.from_dict(parse(model.read(VOCABULARY_FILE), "vocabulary", ModelError))
 
 
 def _policy(config: ScorerConfig, model: CompiledModel | None) -> PolicySpec:

@@ -25,10 +25,11 @@ from fraudsdk.domain.schema import FeatureSchema
 from fraudsdk.encoding.columns import NO_TIME, parse_times
 from fraudsdk.encoding.encoder import LABEL_UNKNOWN, TIME_UNITS
 from fraudsdk.encoding.vocabulary import Vocabulary
-from fraudsdk.errors import ConfigurationError, InvalidTransactionError
+from fraudsdk.errors import ConfigurationError, InvalidTransactionError, ModelError
 from fraudsdk.features.spec import FeatureSet
 from fraudsdk.model.artefact import CompiledModel, load_artefact
 from fraudsdk.model.calibration import Calibration
+from fraudsdk.model.documents import MAX_DOCUMENT_BYTES, parse
 from fraudsdk.model.manifest import BOOSTER, Manifest
 from fraudsdk.policy.bands import ScoreBands
 from fraudsdk.policy.policy import Policy
@@ -200,8 +201,14 @@ def load_vocabulary(path: Path) -> Vocabulary:
         It cannot be read, or is no vocabulary.
     """
     try:
-        return Vocabulary.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:
+            data = file.read(MAX_DOCUMENT_BYTES + 1)
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise ConfigurationError(
+                f"vocabulary {path} has more than {MAX_DOCUMENT_BYTES:,} bytes; give a vocabulary.json, such as a model's"
+            )
+        return Vocabulary.from_dict(json.loads(data))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(
             f"vocabulary {path} cannot be read: {error}; give a vocabulary.json, such as a model's"
         ) from error
@@ -298,7 +305,7 @@ def feature_set_of(compiled: CompiledModel, file: Path | None = None) -> Feature
 
 def vocabulary_of(compiled: CompiledModel) -> Vocabulary:
     """The vocabulary that an artefact brings."""
-    return Vocabulary.from_dict(json.loads(compiled.read(VOCABULARY_FILE)))
+    return Vocabulary.from_dict(parse(compiled.read(VOCABULARY_FILE), "vocabulary", ModelError))
 
 
 def evaluate_compiled(compiled: CompiledModel, matrix: TrainingMatrix) -> Evaluation:

@@ -4,6 +4,7 @@ Tables in, columns or rows out.  Arrow tables are taken as they come, by their m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fraudsdk.errors import InvalidTransactionError
+from fraudsdk.domain.masking import shown
+from fraudsdk.errors import ConfigurationError, InvalidTransactionError
 
 
 def columns_of(table: Any) -> dict[str, npt.NDArray[Any]]:
@@ -19,7 +21,15 @@ def columns_of(table: Any) -> dict[str, npt.NDArray[Any]]:
     Columns of an Arrow table, or of anything with ``column_names`` and ``column``, as NumPy arrays.
 
     Integers with gaps become objects rather than floats: an id above 2**53 must not lose digits.
+
+    Raises
+    ------
+    ConfigurationError
+        Two columns have one name.
     """
+    repeated = [name for name, times in Counter(table.column_names).items() if times > 1]
+    if repeated:
+        raise ConfigurationError(f"column {shown(repeated[0])} is there more than once; rename all but one of them")
     return {name: _to_numpy(table.column(name)) for name in table.column_names}
 
 

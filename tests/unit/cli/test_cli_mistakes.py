@@ -221,3 +221,41 @@ def test_amounts_that_count_as_unknown_are_no_secret(features, tmp_path, capsys)
 
     assert 0 == main(["replay", str(data), "--features", str(features), "--out", str(tmp_path / "rows.csv")])
     assert "2 of 9 amounts are in other currencies than EUR and count as unknown" in capsys.readouterr().err
+
+
+def test_a_card_number_in_a_row_of_the_wrong_width_is_not_printed(features, tmp_path, capsys):
+    rows = [a_row(i) for i in range(9)]
+    rows[4].append("5555555555554444")
+    data = write_csv(tmp_path / "data.csv", rows)
+    code = main(["--debug", "replay", str(data), "--features", str(features), "--out", str(tmp_path / "rows.csv")])
+    said = capsys.readouterr().err
+
+    assert 2 == code
+    assert "Traceback" in said and "row 4 has 7 columns, 6 expected" in said
+    assert "5555555555554444" not in said
+
+
+def test_a_column_that_is_there_twice(complaint, features, tmp_path):
+    data = write_csv(tmp_path / "data.csv", [[*a_row(i), "9"] for i in range(9)], (*HEADER, "amount"))
+
+    assert "column 'amount' is there more than once" in complaint(
+        "replay", data, "--features", features, "--out", tmp_path / "rows.csv"
+    )
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"channel": ["pos"'])
+def test_a_vocabulary_that_is_none(text, complaint, data, features, tmp_path):
+    vocabulary = tmp_path / "vocabulary.json"
+    vocabulary.write_text(text)
+    said = complaint("replay", data, "--features", features, "--vocabulary", vocabulary, "--out", tmp_path / "rows.csv")
+
+    assert "vocabulary" in said and "cannot be read" in said
+
+
+def test_a_vocabulary_of_a_size_that_no_vocabulary_has(complaint, data, features, tmp_path):
+    vocabulary = tmp_path / "vocabulary.json"
+    with vocabulary.open("wb") as file:
+        file.truncate(17 * 1024 * 1024)
+    said = complaint("replay", data, "--features", features, "--vocabulary", vocabulary, "--out", tmp_path / "rows.csv")
+
+    assert "has more than 16,777,216 bytes" in said
