@@ -18,7 +18,7 @@ from fraudsdk.domain.masking import masked
 from fraudsdk.domain.refusal import RefusedValue
 from fraudsdk.domain.transaction import EVENT_TIME_PARSERS, TransactionReader
 from fraudsdk.domain.values import parse_flag
-from fraudsdk.encoding.encoder import LABEL_NEVER, LABEL_UNKNOWN, Encoder
+from fraudsdk.encoding.encoder import LABEL_UNKNOWN, Encoder
 from fraudsdk.encoding.hashing import pan_token
 from fraudsdk.encoding.mapping import ColumnMapping
 from fraudsdk.encoding.vocabulary import Vocabulary
@@ -26,6 +26,7 @@ from fraudsdk.errors import ConfigurationError, InvalidTransactionError
 from fraudsdk.features.catalogue import reference_feature_set
 from fraudsdk.features.spec import FeatureSet
 from fraudsdk.simulation import PATTERNS
+from fraudsdk.training.replay import label_times
 from fraudsdk.training.tables import length_of, read_columns
 
 Columns = Mapping[str, NDArray[Any]]
@@ -227,14 +228,13 @@ def timeline_of(table: Table, feature_set: FeatureSet, hash_key: bytes, label_de
         raise table.in_file(error) from None
     event_time_us = encoded.ints[:, EVENT_TIME_US]
     label = np.full(len(table), LABEL_UNKNOWN, np.int8) if encoded.labels is None else encoded.labels
-    known_us = event_time_us + label_delay_us if encoded.label_time_us is None else encoded.label_time_us
     order = np.argsort(event_time_us, kind="stable")
     return Timeline(
         order=order,
         transaction_id=encoded.transaction_ids[order],
         event_time_us=event_time_us[order],
         label=label[order],
-        label_time_us=np.where(label == LABEL_UNKNOWN, LABEL_NEVER, known_us)[order],
+        label_time_us=label_times(encoded, label_delay_us)[order],
     )
 
 

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from fraudsdk.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fraudsdk.encoding.mapping import ColumnMapping
+    from fraudsdk.training.split import Unlabelled
 
 DATA_HELP: Final = "Parquet, CSV or NDJSON file, by its ending"
 DEFAULT_LABEL_DELAY: Final = "7d"
@@ -67,6 +70,16 @@ def add_label_delay(
     )
 
 
+def add_unlabelled(parser: argparse.ArgumentParser) -> None:
+    """``--unlabelled``."""
+    parser.add_argument(
+        "--unlabelled",
+        choices=("genuine", "excluded"),
+        help="what a transaction without a label counts as, once it is older than --label-delay (default: excluded where "
+        "the table states genuine ones, genuine where it states frauds alone)",
+    )
+
+
 def add_hash_key(parser: argparse.ArgumentParser) -> None:
     """``--hash-key-file``."""
     parser.add_argument(
@@ -103,6 +116,14 @@ def label_delay_us_of(text: str) -> int:
     from fraudsdk.features.spec import duration_us
 
     return duration_us(text, where="--label-delay")
+
+
+def unlabelled_of(word: str | None) -> Unlabelled | None:
+    """What ``--unlabelled`` asked for; None = what the table itself says."""
+    from fraudsdk.training.split import Unlabelled
+
+    choices = {None: None, "genuine": Unlabelled.GENUINE_AFTER_HORIZON, "excluded": Unlabelled.EXCLUDED}
+    return choices[word]
 
 
 def hash_key_of(path: Path | None) -> bytes:
@@ -182,6 +203,17 @@ def say(line: str = "") -> None:
 def note(line: str) -> None:
     """One line beside the output."""
     print(line, file=sys.stderr, flush=True)
+
+
+def note_forgotten(counters: Mapping[str, int]) -> None:
+    """Say what the memory could not keep, if anything."""
+    if counters["evicted_entities"]:
+        note(f"{counters['evicted_entities']:,} entities were forgotten for want of room")
+    if counters["labels_for_forgotten_transactions"]:
+        note(
+            f"{counters['labels_for_forgotten_transactions']:,} labels were about transactions that the memory no longer "
+            "held, or never did, and are not in its risks"
+        )
 
 
 def _first_existing(path: Path) -> Path:

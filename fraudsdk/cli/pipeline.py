@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,10 +36,11 @@ from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.spec import PolicySpec
 from fraudsdk.scorer import FEATURES_FILE, POLICY_FILE, VOCABULARY_FILE
 from fraudsdk.training.evaluate import Evaluation, evaluate
+from fraudsdk.training.files import written_whole
 from fraudsdk.training.matrix import NEVER_US, UNKNOWN, TrainingMatrix
 from fraudsdk.training.replay import Replayed, replay
 from fraudsdk.training.report import write_report
-from fraudsdk.training.split import Split, SplitTimes, split_by_time
+from fraudsdk.training.split import Split, SplitTimes, Unlabelled, labels_with_hindsight, split_by_time
 from fraudsdk.training.train import TrainedModel, TrainParams, progress_bar, train
 
 REPORT_FILE: Final = "report.html"
@@ -60,6 +61,8 @@ class Recipe:
         None = score bands as validation supports them.
     label_delay_us : int
         How long labels take, microseconds: the gap in front of validation and of test.
+    unlabelled : Unlabelled or None
+        What a transaction without a label counts as; None = what the table itself says.
     hash_key : bytes
         For entity keys and card tokens.
     params : TrainParams
@@ -76,6 +79,7 @@ class Recipe:
     hash_key: bytes
     params: TrainParams
     backend: str = "table"
+    unlabelled: Unlabelled | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,17 +94,20 @@ class Prepared:
     replayed : Replayed
     matrix : TrainingMatrix
     split : Split
+    label : int8[n]
+        Of each row of the matrix, with hindsight; silence read as the split reads it.
     """
 
     vocabulary: Vocabulary
     replayed: Replayed
     matrix: TrainingMatrix
     split: Split
+    label: NDArray[np.int8]
 
     @property
     def test(self) -> TrainingMatrix:
-        """What nothing was fitted on."""
-        return self.matrix.take(self.split.test)
+        """What nothing was fitted on, with the labels to measure against."""
+        return replace(self.matrix, label=self.label).take(self.split.test)
 
 
 def check_policy(policy: PolicySpec | None, feature_set: FeatureSet) -> None:
@@ -132,13 +139,45 @@ def prepare(table: Table, recipe: Recipe, segments: Mapping[str, NDArray[Any]]) 
     vocabulary = fit_vocabulary(table, recipe.feature_set, times_us < times.train_end_us)
     replayed = replay_table(table, recipe.feature_set, vocabulary, recipe.hash_key, recipe.label_delay_us)
     matrix = replayed.matrix(segments)
-    split = split_by_time(matrix, times, horizon_us=recipe.label_delay_us)
-    if (matrix.label[split.test] == UNKNOWN).all():
+    unlabelled = recipe.unlabelled or Unlabelled.of(matrix.label)
+    split = split_by_time(matrix, times, horizon_us=recipe.label_delay_us, unlabelled=unlabelled)
+    label = labels_with_hindsight(matrix, horizon_us=recipe.label_delay_us, unlabelled=unlabelled)
+    check_testable(label[split.test], "test period")
+    return Prepared(vocabulary, replayed, matrix, split, label)
+
+
+def check_testable(label: NDArray[np.int8], period: str) -> None:
+    """
+    Refuse to measure where every model would look perfect.
+
+    Raises
+    ------
+    ConfigurationError
+        No transaction counts as genuine.
+    """
+    if (label == UNKNOWN).all():
         raise ConfigurationError(
-            f"none of the last {len(split.test)} transactions is labelled, so the model could not be tested; give more "
-            "data, or a shorter --label-delay"
+            f"none of the {len(label):,} transactions of the {period} is labelled, so no model could be tested on them; "
+            "give more data, or a shorter --label-delay"
         )
-    return Prepared(vocabulary, replayed, matrix, split)
+    if not (label == 0).any():
+        raise ConfigurationError(
+            f"all {int((label == 1).sum()):,} labelled transactions of the {period} are frauds, so every model would look "
+            "perfect; label genuine ones, or add --unlabelled genuine"
+        )
+
+
+def unlabelled_line(matrix: TrainingMatrix, unlabelled: Unlabelled) -> str:
+    """What transactions without a label count as; empty where there are none."""
+    n = int((matrix.label == UNKNOWN).sum())
+    if n == 0:
+        return ""
+    if unlabelled is Unlabelled.EXCLUDED:
+        return f"{n:,} transactions without a label are left out; --unlabelled genuine counts them as genuine"
+    return (
+        f"{n:,} transactions without a label count as genuine once they are older than --label-delay; "
+        "--unlabelled excluded leaves them out"
+    )
 
 
 def event_times_us(table: Table) -> NDArray[np.int64]:
@@ -259,6 +298,7 @@ def publish(
             "versions": model.versions,
             "split_us": asdict(prepared.split.times),
             "label_delay_us": recipe.label_delay_us,
+            "unlabelled": prepared.split.unlabelled.value,
             "simulated": simulated,
         },
         calibration=Calibration.from_dict(model.calibration),
@@ -362,11 +402,13 @@ def write_reports(
     """Write ``evaluation.json``, and ``report.html`` where there are frauds to draw curves of."""
     folder.mkdir(parents=True, exist_ok=True)
     figures, report = folder / EVALUATION_FILE, folder / REPORT_FILE
-    figures.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
+    with written_whole(figures) as aside:
+        aside.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
     if not 0 < evaluation.n_frauds < evaluation.n:
         report.unlink(missing_ok=True)  # that of an earlier model would be taken for this one's
         return [figures]
-    write_report(report, matrix, model, evaluation, title=title, simulated=simulated)
+    with written_whole(report) as aside:
+        write_report(aside, matrix, model, evaluation, title=title, simulated=simulated)
     return [report, figures]
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from fraudsdk.domain.decision import Decision, Outcome
 from fraudsdk.domain.explanation import Explanation, FeatureContribution
 from fraudsdk.domain.masking import shown
+from fraudsdk.training.files import written_whole
 from fraudsdk.training.waterfall import waterfall_html, waterfall_png
 
 PICTURE_ENDINGS: Final = (".png", ".html")
@@ -48,15 +49,16 @@ def write_waterfall(explanation: Explanation, path: Path, *, title: str) -> None
     """Draw an explanation into a ``.png`` or ``.html`` file."""
     write = {".png": waterfall_png, ".html": waterfall_html}[path.suffix]
     features = explanation.features
-    write(
-        [feature.contribution for feature in features],
-        explanation.base_margin,
-        [feature.description or feature.name for feature in features],
-        [feature.value for feature in features],
-        path,
-        title,
-        score=explanation.score,
-    )
+    with written_whole(path) as aside:
+        write(
+            [feature.contribution for feature in features],
+            explanation.base_margin,
+            [feature.description or feature.name for feature in features],
+            [feature.value for feature in features],
+            aside,
+            title,
+            score=explanation.score,
+        )
 
 
 def probability(score: float) -> str:

@@ -114,7 +114,7 @@ def replay(
     hash_key : bytes, optional
         Secret of at least 16 bytes; a random one by default.  Rows depend on it only where a distinct count is sketched.
     label_delay_us : int
-        A label without a ``label_time`` is known this long after its transaction, microseconds.
+        A label without a ``label_time`` is known this long after its transaction, microseconds.  See `label_times`.
     progress : callable, optional
         Called with the number of rows done.
 
@@ -135,7 +135,7 @@ def replay(
     encoded = encoder.encode_columns(columns)
     order = np.argsort(encoded.ints[:, EVENT_TIME_US], kind="stable")
     encoded = encoded.take(order)
-    label_time_us = _label_times(encoded, label_delay_us)
+    label_time_us = label_times(encoded, label_delay_us)
     due = np.flatnonzero(label_time_us != LABEL_NEVER)
     due = due[np.argsort(label_time_us[due], kind="stable")]
     labels = np.zeros(len(encoded), np.int8) if encoded.labels is None else encoded.labels
@@ -150,14 +150,20 @@ def replay(
     return Replayed(order, encoded, rows, statuses == SCORED, label_time_us, engine)
 
 
-def _label_times(encoded: EncodedTransactions, delay_us: int) -> npt.NDArray[np.int64]:
-    """When each label is known: its own time where it has one, else the delay after its transaction."""
-    never = np.full(len(encoded), LABEL_NEVER, dtype=np.int64)
+def label_times(encoded: EncodedTransactions, delay_us: int) -> npt.NDArray[np.int64]:
+    """
+    When each label is known, `LABEL_NEVER` where there is none.
+
+    Its own time where the row has one, else `delay_us` after its transaction; and never before its transaction: a label
+    that arrives when the memory has not heard of the transaction would be lost.
+    """
     if encoded.labels is None:
-        return never
+        return np.full(len(encoded), LABEL_NEVER, dtype=np.int64)
+    event_time_us = encoded.ints[:, EVENT_TIME_US]
+    known_us = event_time_us + delay_us
     if encoded.label_time_us is not None:
-        return np.where(encoded.labels == LABEL_UNKNOWN, never, encoded.label_time_us)
-    return np.where(encoded.labels == LABEL_UNKNOWN, never, encoded.ints[:, EVENT_TIME_US] + delay_us)
+        known_us = np.where(encoded.label_time_us == LABEL_NEVER, known_us, encoded.label_time_us)
+    return np.where(encoded.labels == LABEL_UNKNOWN, LABEL_NEVER, np.maximum(known_us, event_time_us + 1))
 
 
 def _as_text(values: npt.NDArray[Any]) -> npt.NDArray[np.object_]:

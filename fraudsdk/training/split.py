@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudsdk.errors import ConfigurationError
-from fraudsdk.training.matrix import DAY_US, UNKNOWN, TrainingMatrix
+from fraudsdk.training.matrix import DAY_US, NEVER_US, UNKNOWN, TrainingMatrix
 
 _FOLDS_MAX = 1_000
 
@@ -35,6 +35,11 @@ class Unlabelled(Enum):
 
     EXCLUDED = "excluded"
     """Left out.  For feeds that state both verdicts."""
+
+    @classmethod
+    def of(cls, label: NDArray[np.int8]) -> Unlabelled:
+        """What silence means beside these labels: nothing where genuine transactions are stated, else "genuine"."""
+        return cls.EXCLUDED if (label == 0).any() else cls.GENUINE_AFTER_HORIZON
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,34 @@ def labels_as_of(
     if unlabelled is Unlabelled.GENUINE_AFTER_HORIZON:
         label[~known & happened & (matrix.event_time_us <= as_of_us - horizon_us)] = 0
     return label.astype(np.int8, copy=False)
+
+
+def labels_with_hindsight(matrix: TrainingMatrix, *, horizon_us: int, unlabelled: Unlabelled) -> NDArray[np.int8]:
+    """
+    The labels to measure against: everything that was ever stated, and silence read as training reads it.
+
+    Parameters
+    ----------
+    matrix : TrainingMatrix
+        All of it: the latest moment that it knows of is the one it is judged from.
+    horizon_us : int
+        Age at which a transaction nobody reported counts as genuine, under `Unlabelled.GENUINE_AFTER_HORIZON`.
+    unlabelled : Unlabelled
+        What an unreported transaction counts as.
+
+    Returns
+    -------
+    int8[n]
+        1, 0, or -1 where nothing may be said.
+    """
+    if unlabelled is Unlabelled.EXCLUDED or len(matrix) == 0:
+        return matrix.label
+    stated_us = matrix.label_time_us[(matrix.label != UNKNOWN) & (matrix.label_time_us != NEVER_US)]
+    now_us = max(int(matrix.event_time_us[-1]), int(stated_us.max(initial=0)))
+    label = labels_as_of(matrix, now_us, horizon_us=horizon_us, unlabelled=unlabelled)
+    # Of the youngest the quick reports are here and the silence is not yet consent: frauds would be all there is.
+    label[matrix.event_time_us > now_us - horizon_us] = UNKNOWN
+    return label
 
 
 def split_by_time(

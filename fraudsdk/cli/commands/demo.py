@@ -21,6 +21,8 @@ from fraudsdk.cli.options import (
     label_delay_us_of,
     new_folder,
     new_parser,
+    note,
+    note_forgotten,
     say,
     writable_file,
 )
@@ -144,7 +146,7 @@ def run(args: argparse.Namespace) -> None:
     timeline = timeline_of(table, feature_set, recipe.hash_key, recipe.label_delay_us)
     scored = _score(args, table, timeline, prepared, compiled, recipe, steps)
     _print_speed(scored)
-    _print_outcomes(scored, table, timeline)
+    _print_outcomes(scored, table, timeline, prepared)
     _print_online_against_replay(scored, prepared, compiled)
     pictures = _print_example(scored, args.out)
     write_columns(columns_of(scored.decisions), args.out / DECISIONS_FILE)
@@ -215,12 +217,17 @@ def _make_model(table: Table, recipe: Recipe, out: Path, steps: Steps) -> tuple[
         prepare,
         publish,
         report_folder,
+        unlabelled_line,
         write_reports,
     )
 
     prepared = prepare(table, recipe, table.segments())
     n_features = len(recipe.feature_set.features)
     steps.done("replay", f"{n_features} features of each, every label delivered when it was known")
+    note_forgotten(prepared.replayed.engine.memory.counters())
+    silence = unlabelled_line(prepared.matrix, prepared.split.unlabelled)
+    if silence:
+        note(silence)
     model = fit(prepared, recipe.params)
     n, n_frauds = len(prepared.split.train), int(prepared.split.train_label.sum())
     steps.done("train", f"{model.n_trees} trees on {n:,} transactions with {n_frauds:,} known frauds")
@@ -235,8 +242,11 @@ def _make_model(table: Table, recipe: Recipe, out: Path, steps: Steps) -> tuple[
     evaluation = evaluate_compiled(compiled, test)
     title = f"Model {compiled.version}"
     reports = write_reports(report_folder(out), test, model, evaluation, title=title, simulated=table.simulated)
-    figures = ", ".join(f"{name} {getattr(evaluation, key):.3f}" for name, key in EVALUATED)
-    steps.done("evaluate", f"on {evaluation.n:,} later transactions with {evaluation.n_frauds:,} frauds: {figures}")
+    figures = ", ".join(f"{name} {getattr(evaluation, key):.3f}" for name, key in EVALUATED if evaluation.n_frauds)
+    steps.done(
+        "evaluate",
+        f"on {evaluation.n:,} later transactions with {evaluation.n_frauds:,} frauds{figures and f': {figures}'}",
+    )
     return prepared, reports
 
 
@@ -321,7 +331,7 @@ def _print_speed(scored: Scored) -> None:
             )
 
 
-def _print_outcomes(scored: Scored, table: Table, timeline: Timeline) -> None:
+def _print_outcomes(scored: Scored, table: Table, timeline: Timeline, prepared: Prepared) -> None:
     say()
     say(f"Outcomes   of {len(scored.decisions):,}")
     for line in outcome_lines(scored.decisions):
@@ -329,23 +339,29 @@ def _print_outcomes(scored: Scored, table: Table, timeline: Timeline) -> None:
     said = " (simulated fraud: it says what the engine can do, not what your model will)" if table.simulated else ""
     say()
     say(f"Detection  frauds that were not approved{said}")
-    for line in _detection_lines(scored, table, timeline):
+    for line in _detection_lines(scored, table, timeline, prepared):
         say(line)
 
 
-def _detection_lines(scored: Scored, table: Table, timeline: Timeline) -> list[str]:
+def _detection_lines(scored: Scored, table: Table, timeline: Timeline, prepared: Prepared) -> list[str]:
     """Frauds of the stream, by pattern where the table knows it, and genuine transactions that were stopped."""
+    import numpy as np
+
     from fraudsdk.domain.decision import Outcome
+    from fraudsdk.training.matrix import UNKNOWN
 
     rows = timeline.order[scored.first :]
-    labels = timeline.label[scored.first :].tolist()
+    # Replay and the stream have one order; what has no row has no verdict of its own.
+    label = np.full(len(table), UNKNOWN, np.int8)
+    label[prepared.replayed.scored] = prepared.label
+    labels = label[scored.first :].tolist()
     patterns = table.raw["fraud_pattern"][rows].tolist() if table.simulated else [ALL_FRAUDS] * len(rows)
     judged: Counter[str] = Counter()
     stopped: Counter[str] = Counter()
-    for decision, label, pattern in zip(scored.decisions, labels, patterns, strict=True):
-        if decision.decided_by == "lifecycle" or label < 0:
+    for decision, verdict, pattern in zip(scored.decisions, labels, patterns, strict=True):
+        if decision.decided_by == "lifecycle" or verdict == UNKNOWN:
             continue
-        kinds = {pattern, ALL_FRAUDS} if label == 1 else {FALSE_ALARMS}
+        kinds = {pattern, ALL_FRAUDS} if verdict == 1 else {FALSE_ALARMS}
         judged.update(kinds)
         if decision.outcome is not Outcome.APPROVE:
             stopped.update(kinds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,14 @@ from fraudsdk.cli.options import (
     add_data,
     add_hash_key,
     add_label_delay,
+    add_unlabelled,
     hash_key_of,
     label_delay_us_of,
     new_parser,
     note,
+    note_forgotten,
     say,
+    unlabelled_of,
     writable_file,
 )
 from fraudsdk.errors import ConfigurationError
@@ -47,6 +51,7 @@ def register(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--report", metavar="FILE", type=Path, help="write an HTML report")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     add_label_delay(parser)
+    add_unlabelled(parser)
     add_hash_key(parser)
     return parser
 
@@ -55,14 +60,18 @@ def run(args: argparse.Namespace) -> None:
     """Replay, measure and print."""
     from fraudsdk.cli.data import read_table
     from fraudsdk.cli.pipeline import (
+        check_testable,
         evaluate_compiled,
         feature_set_of,
         load_model,
         replay_table,
         trained_model_of,
+        unlabelled_line,
         vocabulary_of,
     )
+    from fraudsdk.training.files import written_whole
     from fraudsdk.training.report import write_report
+    from fraudsdk.training.split import Unlabelled, labels_with_hindsight
 
     report = None if args.report is None else writable_file(args.report, ".html")
     delay_us, hash_key = label_delay_us_of(args.label_delay), hash_key_of(args.hash_key_file)
@@ -74,12 +83,21 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigurationError(f"{table.source} has no column for is_fraud; map one, as in --map is_fraud=LABEL")
     segments = table.segments(args.segment)
     replayed = replay_table(table, feature_set, vocabulary_of(compiled), hash_key, delay_us)
-    matrix = _within(args, replayed.matrix(segments), compiled.manifest.training_metrics)
+    note_forgotten(replayed.engine.memory.counters())
+    stated = replayed.matrix(segments)
+    unlabelled = unlabelled_of(args.unlabelled) or Unlabelled.of(stated.label)
+    label = labels_with_hindsight(stated, horizon_us=delay_us, unlabelled=unlabelled)
+    silence = unlabelled_line(stated, unlabelled)
+    if silence:
+        note(silence)
+    matrix = _within(args, replace(stated, label=label), compiled.manifest.training_metrics)
+    check_testable(matrix.label, "period to measure")
     evaluation = evaluate_compiled(compiled, matrix)
     say(json.dumps(evaluation.to_dict(), indent=2) if args.json else evaluation.to_text())
     if report is not None and trained is not None:
         title = f"Model {compiled.version}"
-        write_report(report, matrix, trained, evaluation, title=title, simulated=table.simulated)
+        with written_whole(report) as aside:
+            write_report(aside, matrix, trained, evaluation, title=title, simulated=table.simulated)
         note(f"report    {report}")
 
 

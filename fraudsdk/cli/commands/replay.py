@@ -15,6 +15,7 @@ from fraudsdk.cli.options import (
     hash_key_of,
     label_delay_us_of,
     new_parser,
+    note_forgotten,
     say,
     writable_file,
 )
@@ -62,20 +63,23 @@ def run(args: argparse.Namespace) -> None:
     out = writable_file(args.out, *ENDINGS)
     delay_us, hash_key = label_delay_us_of(args.label_delay), hash_key_of(args.hash_key_file)
     table, feature_set = read_with_features(args.data, args.map, args.features, args.currency)
-    vocabulary = _vocabulary(args.vocabulary, table, feature_set, out)
+    vocabulary = _vocabulary(args.vocabulary, table, feature_set)
     started = time.perf_counter()
     replayed = replay_table(table, feature_set, vocabulary, hash_key, delay_us)
     elapsed_s = time.perf_counter() - started
+    if args.vocabulary is None and vocabulary.values:
+        _write_vocabulary(vocabulary, out.with_name(f"{out.name}.vocabulary.json"))
     write_columns(_columns_of(replayed), out)
     n, n_rows = len(table), int(replayed.scored.sum())
     say(f"{out}: {n_rows:,} rows of {len(feature_set.features)} features")
     if n > n_rows:
         say(f"{n - n_rows:,} reversals, chargebacks and repeated transactions have no row of their own")
     say(f"replayed in {elapsed_s:.1f} s, {n / elapsed_s:,.0f} transactions/s, encoding and loading of kernels included")
+    note_forgotten(replayed.engine.memory.counters())
 
 
-def _vocabulary(given: Path | None, table: Table, feature_set: FeatureSet, out: Path) -> Vocabulary:
-    """The vocabulary in a file; or that of the table, written beside `out` where a feature is a code of it."""
+def _vocabulary(given: Path | None, table: Table, feature_set: FeatureSet) -> Vocabulary:
+    """The vocabulary in a file; or that of the table, where a feature is a code of it."""
     from fraudsdk.cli.pipeline import fit_vocabulary, load_vocabulary
     from fraudsdk.encoding.vocabulary import Vocabulary
 
@@ -83,11 +87,15 @@ def _vocabulary(given: Path | None, table: Table, feature_set: FeatureSet, out: 
         return load_vocabulary(given)
     if not any(feature.categorical for feature in feature_set.schema.features):
         return Vocabulary()
-    vocabulary = fit_vocabulary(table, feature_set)
-    beside = out.with_name(f"{out.name}.vocabulary.json")
-    beside.write_text(json.dumps(vocabulary.to_dict(), indent=2) + "\n", encoding="utf-8")
-    say(f"{beside}: codes of the categories, learnt from this table; --vocabulary uses them again")
-    return vocabulary
+    return fit_vocabulary(table, feature_set)
+
+
+def _write_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
+    from fraudsdk.training.files import written_whole
+
+    with written_whole(path) as aside:
+        aside.write_text(json.dumps(vocabulary.to_dict(), indent=2) + "\n", encoding="utf-8")
+    say(f"{path}: codes of the categories, learnt from this table; --vocabulary uses them again")
 
 
 def _columns_of(replayed: Replayed) -> dict[str, NDArray[Any]]:

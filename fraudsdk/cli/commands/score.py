@@ -16,7 +16,7 @@ from fraudsdk.cli.options import (
     hash_key_of,
     label_delay_us_of,
     new_parser,
-    note,
+    note_forgotten,
     say,
     writable_file,
 )
@@ -83,14 +83,13 @@ def run(args: argparse.Namespace) -> None:
         with counting("score", len(table)) as progress:
             heard = list(Stream(scorer, table, timeline).score(0, len(table), progress))
         elapsed_s = time.perf_counter() - started
-        forgotten = scorer.counters()["evicted_entities"]
+        counters = scorer.counters()
     decisions = [heard[place] for place in np.argsort(timeline.order, kind="stable").tolist()]
     write_columns(columns_of(decisions), out)
     say(f"{out}: {len(decisions):,} decisions in {elapsed_s:.1f} s, {len(decisions) / max(elapsed_s, 1e-9):,.0f}/s")
     for line in outcome_lines(decisions):
         say(line)
-    if forgotten:
-        note(f"{forgotten:,} entities were forgotten for want of room")
+    note_forgotten(counters)
 
 
 def _without_bad_rows(table: Table, feature_set: FeatureSet, config: ScorerConfig, parked: Path) -> Table:
@@ -113,8 +112,10 @@ def _without_bad_rows(table: Table, feature_set: FeatureSet, config: ScorerConfi
 
 
 def _park(bad: dict[int, InvalidTransactionError], path: Path) -> None:
+    from fraudsdk.training.files import written_whole
+
     # The row's number, not its contents: what makes it bad may be a card number in the wrong column.
-    with path.open("w", encoding="utf-8") as lines:
+    with written_whole(path) as aside, aside.open("w", encoding="utf-8") as lines:
         for error in bad.values():
             line = {
                 "row": error.row,

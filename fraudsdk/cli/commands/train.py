@@ -11,12 +11,16 @@ from fraudsdk.cli.options import (
     add_data,
     add_hash_key,
     add_label_delay,
+    add_unlabelled,
     hash_key_of,
     label_delay_us_of,
     new_folder,
     new_parser,
+    note,
+    note_forgotten,
     plain_name_of,
     say,
+    unlabelled_of,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +52,7 @@ def register(commands: Any) -> argparse.ArgumentParser:
         "--segment", metavar="COLUMN", action="append", default=[], help="cut the figures by it as well"
     )
     add_label_delay(parser)
+    add_unlabelled(parser)
     parser.add_argument(
         "--seed", type=int, default=7, metavar="N", help="of sampling in training (default: %(default)s)"
     )
@@ -77,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
         prepare,
         publish,
         report_folder,
+        unlabelled_line,
         write_reports,
     )
     from fraudsdk.policy.spec import PolicySpec
@@ -91,6 +97,10 @@ def run(args: argparse.Namespace) -> None:
     if unused:
         say(f"not read, for want of a mapping: {', '.join(unused)}")
     prepared = prepare(table, recipe, segments)
+    note_forgotten(prepared.replayed.engine.memory.counters())
+    silence = unlabelled_line(prepared.matrix, prepared.split.unlabelled)
+    if silence:
+        note(silence)
     model = fit(prepared, recipe.params)
     manifest = publish(model, prepared, recipe, out, simulated=table.simulated, replace=out.exists())
     compiled = load_model(out)
@@ -138,6 +148,7 @@ def _recipe(args: argparse.Namespace, feature_set: FeatureSet, policy: PolicySpe
         hash_key=hash_key_of(args.hash_key_file),
         params=params_of(args),
         backend=args.backend,
+        unlabelled=unlabelled_of(args.unlabelled),
     )
 
 
