@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from fraudsdk.domain.equality import EqualWithNan
+
 
 class Outcome(Enum):
     """What the host should do with the transaction, mildest first."""
@@ -15,8 +17,8 @@ class Outcome(Enum):
     DECLINE = "DECLINE"
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+@dataclass(frozen=True, slots=True, eq=False)
+class Reason(EqualWithNan):
     """
     One principal reason.
 
@@ -44,8 +46,8 @@ class Reason:
     contribution: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision(EqualWithNan):
     """
     The verdict on one transaction.
 

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 from fraudsdk.domain.card_number import is_sensitive_name
 from fraudsdk.domain.countries import parse_country
+from fraudsdk.domain.equality import EqualWithNan
 from fraudsdk.domain.event_time import parse_epoch_ms, parse_epoch_s, parse_epoch_us, parse_event_time
 from fraudsdk.domain.fields import IDENTIFIERS
 from fraudsdk.domain.masking import masked, shown
@@ -49,8 +50,8 @@ class TransactionType(Enum):
     CHARGEBACK = "chargeback"
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+@dataclass(frozen=True, slots=True, eq=False)
+class Transaction(EqualWithNan):
     """
     One financial event.
 

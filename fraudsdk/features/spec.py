@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fraudsdk.domain import fields as record
+from fraudsdk.domain.equality import EqualWithNan
 from fraudsdk.domain.money import CURRENCY_EXPONENTS
 from fraudsdk.domain.schema import FeatureInfo, FeatureSchema
 from fraudsdk.errors import FeatureSetError
@@ -132,8 +133,8 @@ def duration_us(text: str, *, where: str) -> int:
     return value
 
 
-@dataclass(frozen=True)
-class Feature:
+@dataclass(frozen=True, eq=False)
+class Feature(EqualWithNan):
     """
     One column of the row.
 
