@@ -13,7 +13,7 @@ from fraudsdk.compiler.probes import Edges, probe_rows
 from fraudsdk.compiler.reference import booster_margins, inplace_margins
 from fraudsdk.compiler.vendors import vendor
 from fraudsdk.model.artefact import Engine
-from fraudsdk.model.certificate import Certificate, Suite
+from fraudsdk.model.certificate import MAX_BOUND, Certificate, Suite
 from fraudsdk.model.forest import Float32Array, Tree
 
 Predict = Callable[[Float32Array], Float32Array]
@@ -28,7 +28,9 @@ def certify(
     backend: str,
     base_margin: np.float32,
     source_sha256: str,
+    booster_sha256: str,
     native_sha256: str,
+    manifest_sha256: str,
     seed: int,
 ) -> Certificate:
     """
@@ -43,9 +45,9 @@ def certify(
     trees, n_features, base_margin
         The forest, for the rows that probe its edges and for the bound.
     backend : str
-        ``"table"`` must be equal; ``"c"`` must be within `rounding_bound`.
-    source_sha256, native_sha256 : str
-        Hashes that tie the certificate to both sides.
+        ``"table"`` must be equal; ``"c"`` must be within `rounding_bound`, and within `MAX_BOUND`.
+    source_sha256, booster_sha256, native_sha256, manifest_sha256 : str
+        Hashes that tie the certificate to both sides, and to what is said of them.
     seed : int
         For the random rows.
 
@@ -59,14 +61,16 @@ def certify(
         backend=backend,
         reference=f"xgboost {vendor('xgboost').__version__}",
         seed=seed,
-        bound=0.0 if backend == "table" else rounding_bound(trees, base_margin),
+        bound=0.0 if backend == "table" else min(rounding_bound(trees, base_margin), MAX_BOUND),
         source_sha256=source_sha256,
+        booster_sha256=booster_sha256,
         native_sha256=native_sha256,
+        manifest_sha256=manifest_sha256,
         suites=tuple(
             _suite(name, (rows for _, rows in group), engine, booster) for name, group in groupby(probes, _name)
         ),
     )
-    certificate.check()
+    certificate.check(n_features=n_features)
     return certificate
 
 

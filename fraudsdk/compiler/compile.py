@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace as replace_fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -128,28 +129,14 @@ def compile_model(
         base_margin = empty_forest_margin(validated)
         depth = max(tree.depth() for tree in trees)
         engine = _native(aside, backend, trees, validated.n_features, depth, base_margin)
-        native = FOREST if backend == "table" else LIBRARY
-        source_sha256 = hashlib.sha256(data).hexdigest()
-        certificate = certify(
-            engine,
-            booster,
-            trees=trees,
-            n_features=validated.n_features,
-            backend=backend,
-            base_margin=base_margin,
-            source_sha256=source_sha256,
-            native_sha256=_digest(aside / native),
-            seed=CERTIFICATE_SEED,
-        )
-        (aside / CERTIFICATE).write_bytes(to_json(certificate.to_dict()))
         for file_name, content in extras.items():
             (aside / file_name).write_bytes(content)
-        manifest = Manifest(
+        stated = Manifest(
             name=name,
             version=version,
             created_at=created_at,
             backend=backend,
-            source_sha256=source_sha256,
+            source_sha256=hashlib.sha256(data).hexdigest(),
             feature_names=names,
             schema_fingerprint=schema_fingerprint,
             objective=validated.objective,
@@ -159,9 +146,25 @@ def compile_model(
             training_metrics=dict(training_metrics or {}),
             libraries=_libraries(backend),
             calibration=None if calibration is None else calibration.to_dict(),
-            files={path.name: FileEntry(_digest(path), path.stat().st_size) for path in sorted(aside.iterdir())},
+            files={},
         )
-        _write_manifest(aside, manifest)
+        certificate = certify(
+            engine,
+            booster,
+            trees=trees,
+            n_features=validated.n_features,
+            backend=backend,
+            base_margin=base_margin,
+            source_sha256=stated.source_sha256,
+            booster_sha256=_digest(aside / BOOSTER),
+            native_sha256=_digest(aside / stated.native_file),
+            manifest_sha256=_statement_sha256(stated),
+            seed=CERTIFICATE_SEED,
+        )
+        (aside / CERTIFICATE).write_bytes(to_json(certificate.to_dict()))
+        files = {path.name: FileEntry(_digest(path), path.stat().st_size) for path in sorted(aside.iterdir())}
+        manifest = replace_fields(stated, files=files)
+        (aside / MANIFEST).write_bytes(manifest.to_json())
         _publish(aside, out, replace)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -238,12 +241,11 @@ def _libraries(backend: str) -> dict[str, str]:
     return {package: str(vendor(package).__version__) for package in packages} | {"numpy": np.__version__}
 
 
-def _write_manifest(directory: Path, manifest: Manifest) -> None:
+def _statement_sha256(manifest: Manifest) -> str:
     try:
-        content = manifest.to_json()
-    except (TypeError, ValueError) as error:
+        return manifest.statement_sha256()
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"training metrics must be JSON values, without NaN or infinity: {error}") from error
-    (directory / MANIFEST).write_bytes(content)
 
 
 def _publish(aside: Path, out: Path, replace: bool) -> None:

@@ -251,14 +251,27 @@ def _engine(directory: Path, manifest: Manifest) -> Engine:
 
 
 def _check_certificate(certificate: Certificate, manifest: Manifest) -> None:
-    claimed = (certificate.backend, certificate.source_sha256, certificate.native_sha256)
-    actual = (manifest.backend, manifest.source_sha256, manifest.files[manifest.native_file].sha256)
-    if claimed != actual:
-        raise CertificateError(
-            f"the parity certificate is for another model: {claimed[0]}, source {claimed[1][:16]}, native {claimed[2][:16]}; "
-            f"this one is {actual[0]}, {actual[1][:16]}, {actual[2][:16]}; compile the model again"
-        )
-    certificate.check()
+    for what, certified, found in (
+        ("backend", certificate.backend, manifest.backend),
+        ("reference", certificate.reference, f"xgboost {manifest.libraries.get('xgboost')}"),
+        ("SHA-256 of the source", certificate.source_sha256, manifest.source_sha256),
+        (f"SHA-256 of {BOOSTER}", certificate.booster_sha256, manifest.files[BOOSTER].sha256),
+        (f"SHA-256 of {manifest.native_file}", certificate.native_sha256, manifest.files[manifest.native_file].sha256),
+        (f"SHA-256 of what {MANIFEST} states", certificate.manifest_sha256, _statement_sha256(manifest)),
+    ):
+        if certified != found:
+            raise CertificateError(
+                f"the parity certificate is for another model: its {what} is {certified[:16]!r}, this model's is "
+                f"{found[:16]!r}; compile the model again"
+            )
+    certificate.check(n_features=len(manifest.feature_names))
+
+
+def _statement_sha256(manifest: Manifest) -> str:
+    try:
+        return manifest.statement_sha256()
+    except (ValueError, RecursionError) as error:  # JSON readers take NaN, infinity and a depth that writers refuse
+        raise InvalidModelError(f"{MANIFEST} cannot be written again: {error}; compile the model again") from error
 
 
 def _read_verified(directory: Path, manifest: Manifest, name: str) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -100,6 +102,22 @@ class Manifest:
             A metric is not a JSON value; NaN and infinity are none.
         """
         return to_json({"format": FORMAT, **asdict(self)})
+
+    def statement_sha256(self) -> str:
+        """
+        SHA-256 of all that the manifest states but its list of files, for the certificate, which is one of these files.
+
+        The same before and after a manifest is written and read, however the file is laid out.
+
+        Raises
+        ------
+        ValueError, TypeError, RecursionError
+            A metric is not a JSON value; NaN and infinity are none.
+        """
+        stated = asdict(self)
+        del stated["files"]
+        # Through JSON and back: a metric's key that is a number, say, is sorted as the text that a reader will find.
+        return hashlib.sha256(to_json(json.loads(to_json(stated)))).hexdigest()
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from fraudsdk.compiler import c_backend, certify
+from fraudsdk.compiler import c_backend, certify, frontend
+from fraudsdk.compiler import compile as compile_module
 from fraudsdk.compiler.compile import compile_model
+from fraudsdk.compiler.frontend import trees_of
 from fraudsdk.compiler.shap_oracle import BoosterExplainer, contributions
+from fraudsdk.compiler.trees import first_difference
+from fraudsdk.compiler.validate import validate_model
 from fraudsdk.errors import (
     CertificateError,
     ConfigurationError,
@@ -23,6 +29,7 @@ from fraudsdk.errors import (
 )
 from fraudsdk.model.artefact import TableEngine, load_artefact
 from fraudsdk.model.calibration import Calibration
+from fraudsdk.model.certificate import MAX_BOUND
 
 WHO = {"name": "cards", "version": "1", "created_at": "2026-11-23T10:00:00Z"}
 
@@ -110,6 +117,75 @@ def test_an_engine_that_differs_in_one_bit_gets_no_certificate(tmp_path, monkeyp
     with pytest.raises(CertificateError, match="differ on 1 of"):
         compile_model(ubj_model, tmp_path / "out", **WHO)
     assert [] == list(tmp_path.iterdir())
+
+
+def test_an_engine_that_differs_only_on_a_row_alone_gets_no_certificate(tmp_path, monkeypatch, ubj_model):
+    honest = TableEngine.margin
+    calls = itertools.count()
+
+    def one_ulp_off(self, row):
+        margin = honest(self, row)
+        return float(np.nextafter(np.float32(margin), np.float32(9))) if next(calls) == 7 else margin
+
+    monkeypatch.setattr(TableEngine, "margin", one_ulp_off)
+
+    with pytest.raises(CertificateError, match="differ on 1 of"):
+        compile_model(ubj_model, tmp_path / "out", **WHO)
+    assert [] == list(tmp_path.iterdir())
+
+
+def with_one_leaf_changed(tree, ulps):
+    value = tree.value.copy()
+    value.view(np.int32)[-1] += ulps
+    return replace(tree, value=value)
+
+
+def test_a_leaf_that_the_front_end_misread_is_found_by_the_booster(tmp_path, monkeypatch, ubj_model):
+    # Given trees that no comparison of readers found fault with
+    def misread(treelite_model, validated):
+        first, *others = trees_of(treelite_model, validated)
+        # Sixteen ulps, 1e-6 of the leaf: a single one would be lost in the sum, and change no margin at all.
+        return [with_one_leaf_changed(first, ulps=16), *others]
+
+    monkeypatch.setattr(compile_module, "trees_of", misread)
+
+    # When they are compiled, then tables that are true to them are not true to the booster
+    with pytest.raises(CertificateError, match="compiled model and booster differ"):
+        compile_model(ubj_model, tmp_path / "out", **WHO)
+
+
+def test_readers_that_differ_in_one_leaf_are_found_before_anything_is_compiled(tmp_path, monkeypatch, ubj_model):
+    honest = frontend._tree
+
+    def misread(accessor, where):
+        tree = honest(accessor, where)
+        return with_one_leaf_changed(tree, ulps=1) if where.startswith("tree 1 ") else tree
+
+    monkeypatch.setattr(frontend, "_tree", misread)
+
+    with pytest.raises(InvalidModelError, match="read different models: tree 1, value"):
+        compile_model(ubj_model, tmp_path / "out", **WHO)
+
+
+@pytest.mark.parametrize("name", ["left", "feature", "threshold", "value", "default_left"])
+def test_two_forests_differ_if_one_bit_does(name, ubj_model):
+    trees = [tree.as_tree() for tree in validate_model(ubj_model).trees]
+    changed = getattr(trees[2], name).copy()
+    changed.view(np.uint8)[0] ^= 1
+
+    assert first_difference(trees, trees) is None
+    assert f"tree 2, {name}" == first_difference(trees, [*trees[:2], replace(trees[2], **{name: changed})])
+
+
+def test_two_forests_differ_if_a_category_or_a_tree_does(ubj_model):
+    trees = [tree.as_tree() for tree in validate_model(ubj_model).trees]
+    k = next(k for k, tree in enumerate(trees) if tree.categories)
+    moved = {node: members + 1 for node, members in trees[k].categories.items()}
+    for categories in (moved, {}):
+        other = [*trees[:k], replace(trees[k], categories=categories), *trees[k + 1 :]]
+        assert f"tree {k}, categories" == first_difference(trees, other)
+
+    assert "3 trees against 2" == first_difference(trees, trees[:2])
 
 
 def test_an_existing_artefact_is_replaced_only_on_request(tmp_path, ubj_model):
@@ -271,6 +347,40 @@ def test_a_build_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
         c_backend.build_library(tmp_path, n_features=6, n_trees=3, base_margin=np.float32(0), max_seconds=1)
 
 
+@needs_cc
+def test_a_c_certificate_may_not_allow_what_it_likes(tmp_path, c_artefact):
+    copy = shutil.copytree(c_artefact, tmp_path / "copy")
+    certificate = json.loads((copy / "certificate.json").read_text())
+    certificate["bound"] = 1e9
+    for suite in certificate["suites"]:
+        suite.update(unequal=suite["rows"], max_abs_difference=1e8)
+    (copy / "certificate.json").write_text(json.dumps(certificate))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    digest = hashlib.sha256((copy / "certificate.json").read_bytes()).hexdigest()
+    manifest["files"]["certificate.json"]["sha256"] = digest
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(CertificateError, match=r"differ by 1e\+09, the cap is 0\.001"):
+        load_artefact(copy)
+
+
+@needs_cc
+def test_a_model_whose_rounding_could_exceed_the_cap_is_certified_by_what_it_does(tmp_path, json_model):
+    # Given leaves so large that the worst case of rounding lies above the cap
+    document = json.loads(json_model)
+    for tree in document["learner"]["gradient_booster"]["model"]["trees"]:
+        for node, left in enumerate(tree["left_children"]):
+            tree["split_conditions"][node] *= 1e4 if left == -1 else 1.0
+    source = json.dumps(document).encode()
+    trees = [tree.as_tree() for tree in validate_model(source).trees]
+    assert certify.rounding_bound(trees, np.float32(0)) > MAX_BOUND
+
+    # When it is compiled, then its bound is the cap, and it loads
+    compile_model(source, tmp_path / "out", **WHO, backend="c")
+
+    assert load_artefact(tmp_path / "out").certificate.bound == MAX_BOUND
+
+
 # --- explanations ----------------------------------------------------------------------------------------------------
 
 
@@ -311,8 +421,6 @@ def test_explaining_needs_a_booster(tmp_path):
 
 
 def test_the_bound_grows_with_trees_and_with_leaves(train_model):
-    from fraudsdk.compiler.validate import validate_model
-
     trees = [tree.as_tree() for tree in validate_model(bytes(train_model(n_trees=8).save_raw("ubj"))).trees]
     few, many = (certify.rounding_bound(some, np.float32(1)) for some in (trees[:2], trees))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,10 +111,6 @@ def write_artefact(directory: Path, tables: np.ndarray, n_trees: int, **changes:
     """An artefact of these tables whose hashes all agree; `changes` go to the manifest."""
     directory.mkdir(parents=True)
     forest = write_forest(tables)
-    sha256 = hashlib.sha256(forest).hexdigest()
-    suite = Suite("random rows", "Booster.predict", 10, 0, 0.0, "a" * 64, "a" * 64)
-    certificate = Certificate("table", "by hand", 1, 0.0, "b" * 64, sha256, (suite,))
-    files = {"forest.bin": forest, "model.ubj": b"{}", "certificate.json": to_json(certificate.to_dict())}
     values = {
         "name": "cards",
         "version": "1",
@@ -127,13 +124,28 @@ def write_artefact(directory: Path, tables: np.ndarray, n_trees: int, **changes:
         "n_trees": n_trees,
         "depth": depth_of(tables),
         "training_metrics": {},
-        "libraries": {},
+        "libraries": {"xgboost": "3.2.0"},
         "calibration": None,
-        "files": {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()},
+        "files": {},
     }
+    stated = Manifest(**{**values, **changes})  # type: ignore[arg-type]
+    suite = Suite("random rows", "Booster.predict", 20_000, 0, 0.0, "a" * 64, "a" * 64)
+    certificate = Certificate(
+        backend="table",
+        reference="xgboost 3.2.0",
+        seed=1,
+        bound=0.0,
+        source_sha256="b" * 64,
+        booster_sha256=hashlib.sha256(b"{}").hexdigest(),
+        native_sha256=hashlib.sha256(forest).hexdigest(),
+        manifest_sha256=stated.statement_sha256(),
+        suites=(suite,),
+    )
+    files = {"forest.bin": forest, "model.ubj": b"{}", "certificate.json": to_json(certificate.to_dict())}
     for name, data in files.items():
         (directory / name).write_bytes(data)
-    (directory / "manifest.json").write_bytes(Manifest(**{**values, **changes}).to_json())  # type: ignore[arg-type]
+    entries = {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()}
+    (directory / "manifest.json").write_bytes(replace(stated, files=entries).to_json())
     return directory
 
 

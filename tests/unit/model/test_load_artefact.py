@@ -6,24 +6,39 @@ import hashlib
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fraudsdk.errors import CertificateError, InvalidModelError, ModelNotFoundError, SchemaMismatchError
 from fraudsdk.model.artefact import load_artefact
+from fraudsdk.model.certificate import required_rows
 from fraudsdk.model.handle import ModelHandle
+from fraudsdk.model.manifest import Manifest
 
 
 def rewrite(artefact, name, change):
     """Edit a JSON file of an artefact, and its hash in the manifest with it, as an attacker would."""
     document = json.loads((artefact / name).read_text())
     change(document)
-    data = json.dumps(document).encode()
+    put(artefact, name, json.dumps(document).encode())
+
+
+def put(artefact, name, data):
+    """Write a file of an artefact, and its hash into the manifest."""
     (artefact / name).write_bytes(data)
     if name != "manifest.json":
         digest = hashlib.sha256(data).hexdigest()
         rewrite(artefact, "manifest.json", lambda m: m["files"][name].update(sha256=digest))
+
+
+def certify_again(artefact):
+    """Make the certificate vouch for the manifest as it is, which nothing can find out."""
+    stated = json.loads((artefact / "manifest.json").read_text())
+    del stated["format"], stated["files"]
+    digest = hashlib.sha256(json.dumps(stated, indent=1, sort_keys=True).encode() + b"\n").hexdigest()
+    rewrite(artefact, "certificate.json", lambda c: c.update(manifest_sha256=digest))
 
 
 def test_a_loaded_model_gives_the_margins_of_the_twin(artefact, trees, make_rows, twin):
@@ -95,21 +110,45 @@ def allows_anything(document):
     document["suites"][0]["unequal"] = 5
 
 
+def allows_a_little(document):
+    document["bound"] = 1e-6
+    document["suites"][0].update(unequal=5, max_abs_difference=1e-7)
+
+
+def compares_one_row(document):
+    document["suites"] = [{**document["suites"][0], "rows": 1}]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (swap_hash, "for another model"),
         (lambda d: d.update(source_sha256="0" * 64), "for another model"),
         (lambda d: d.update(backend="c"), "for another model"),
-        (one_row_differs, "differ on 1 of 10 rows"),
-        (compares_nothing, "compares no rows"),
-        (allows_anything, "differ on 5"),
+        (lambda d: d.update(booster_sha256="0" * 64), r"its SHA-256 of model\.ubj is '0000"),
+        (lambda d: d.update(manifest_sha256="0" * 64), r"its SHA-256 of what manifest\.json states is '0000"),
+        (lambda d: d.update(reference="nothing at all"), "its reference is 'nothing at all'"),
+        (lambda d: d.pop("booster_sha256"), "booster_sha256 must be a text"),
+        (lambda d: d.pop("manifest_sha256"), "manifest_sha256 must be a text"),
+        (one_row_differs, "differ on 1 of 20,000 rows"),
+        (compares_nothing, "compares 0 rows, 20,000 are required"),
+        (compares_one_row, "compares 1 rows, 20,000 are required"),
+        (lambda d: d["suites"][0].update(rows=19_999), "compares 19,999 rows"),
+        (allows_anything, "allows margins to differ by 1e"),
+        (allows_a_little, "differ on 5 of 20,000 rows"),
+        (lambda d: d.update(bound=-1.0), "allows margins to differ by -1"),
+        (lambda d: d["suites"][0].update(reference_sha256="0" * 64), "contradicts itself on 'random rows'"),
+        (lambda d: d["suites"][0].update(max_abs_difference=-0.5), "contradicts itself on 'random rows'"),
+        (
+            lambda d: d["suites"][0].update(max_abs_difference=float("inf")),
+            "max_abs_difference must be a finite number",
+        ),
         (lambda d: d["suites"][0].update(max_abs_difference=0.5), "differ by 0.5"),
         (lambda d: d["suites"][0].update(rows=-1), "rows must be a whole number"),
         (lambda d: d["suites"][0].update(rows=True), "rows must be a whole number"),
         (lambda d: d.update(suites={}), "suites must be a list"),
         (lambda d: d.pop("seed"), "seed must be"),
-        (lambda d: d.update(format=2), "format must be 1"),
+        (lambda d: d.update(format=1), "format must be 2"),
     ],
 )
 def test_a_certificate_that_does_not_vouch_for_these_bytes_is_refused(artefact, change, reason):
@@ -136,13 +175,67 @@ def test_a_certificate_that_does_not_vouch_for_these_bytes_is_refused(artefact, 
         (lambda m: m.update(calibration={"kind": "exec"}), "calibration"),
         (lambda m: m.update(calibration=[]), "calibration must be an object"),
         (lambda m: m.pop("objective"), "objective must be a text, was absent"),
+        (lambda m: m["training_metrics"].update(auc=float("nan")), "cannot be written again"),
     ],
 )
 def test_a_malformed_manifest_is_refused(artefact, change, reason):
     rewrite(artefact, "manifest.json", change)
+    if "certificate.json" in json.loads((artefact / "manifest.json").read_text())["files"]:
+        certify_again(artefact)
 
     with pytest.raises(InvalidModelError, match=reason):
         load_artefact(artefact)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "accounts"},
+        {"version": "2"},
+        {"created_at": "2020-01-01"},
+        {"feature_names": ["f1", "f0", "f2", "f3", "f4", "f5", "f6"]},
+        {"schema_fingerprint": "00" * 32},
+        {"objective": "binary:logitraw"},
+        {"base_margin": 0.0},
+        {"training_metrics": {"average_precision": 0.99}},
+        {"calibration": {"kind": "platt", "slope": 1e-9, "intercept": -20.0}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_the_manifest_states_is_certified_with_the_model(artefact, change):
+    rewrite(artefact, "manifest.json", lambda m: m.update(change))
+
+    with pytest.raises(CertificateError, match=r"its SHA-256 of what manifest\.json states"):
+        load_artefact(artefact)
+
+
+def test_another_booster_is_not_taken_for_the_certified_one(artefact):
+    put(artefact, "model.ubj", b'{"learner": {}}')
+
+    with pytest.raises(CertificateError, match=r"its SHA-256 of model\.ubj"):
+        load_artefact(artefact)
+
+
+def test_a_manifest_may_be_laid_out_in_another_way(artefact):
+    manifest = json.loads((artefact / "manifest.json").read_text())
+    (artefact / "manifest.json").write_text(json.dumps(dict(reversed(manifest.items())), indent=4))
+
+    assert "cards/1" == load_artefact(artefact).version
+
+
+def test_a_manifest_keeps_its_hash_whatever_its_metrics_are(artefact):
+    # Numbers sort one way as keys in Python, another as the texts that JSON makes of them.
+    stated = replace(load_artefact(artefact).manifest, training_metrics={10: (1, 2.5), 9: None, 100: {"-0": -0.0}})
+
+    assert stated.statement_sha256() == Manifest.from_json(stated.to_json()).statement_sha256()
+
+
+@pytest.mark.parametrize(
+    ("n_features", "expected"),
+    [(0, 20_000), (1, 20_000), (1_000, 20_000), (4_000, 5_000), (4_096, 4_882), (10**6, 1_000)],
+)
+def test_wide_models_need_fewer_rows_but_never_few(n_features, expected):
+    assert expected == required_rows(n_features)
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{" * 100_000, b"\xff\xfe", b'{"format": 1'])
