@@ -1,7 +1,8 @@
 """
 Rows that a certificate is made of: random ones, and those where two implementations of one forest would differ.
 
-Made from the forest itself, from a seed, in blocks of bounded size.
+Made from the forest itself, from a seed, in blocks of bounded size.  So is the whole: a row costs as much as it is long, and a
+file of one-split trees on thousands of features would otherwise take hours to certify.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fraudsdk.model.certificate import required_rows
 from fraudsdk.model.forest import Float32Array, Tree
 
-RANDOM_ROWS = 20_000
 MAX_THRESHOLDS = 20_000
 MAX_CODES = 5_000
 # 4 M float32 cells, 16 MB, at a time.
 BLOCK_CELLS = 4_000_000
+# Of one family of rows.  20,000 thresholds of 300 features fit, each with the floats next to it.
+FAMILY_CELLS = 20_000_000
 
 _SPECIAL = np.array(
     [
@@ -84,11 +87,11 @@ def probe_rows(edges: Edges, seed: int) -> Iterator[tuple[str, Float32Array]]:
     Families that hold an infinity say so in their name, since a DMatrix refuses them.
     """
     rng = np.random.default_rng(seed)
-    for n in _blocks(RANDOM_ROWS, edges.n_features):
+    for n in _blocks(required_rows(edges.n_features), edges.n_features):
         yield "random rows, a tenth of the values missing", _random_rows(edges, n, rng)
     yield from _threshold_rows(edges, rng)
-    yield from _single_value_rows(edges, _SPECIAL, "missing, zeros, denormals and extremes, one feature at a time", rng)
-    yield from _single_value_rows(edges, _INFINITE, "infinities, one feature at a time", rng)
+    yield from _single_value_rows(edges, _SPECIAL, "missing, zeros, denormals and extremes", rng)
+    yield from _single_value_rows(edges, _INFINITE, "infinities", rng)
     yield from _code_rows(edges, rng)
     yield (
         "rows of one value: all missing, all zero, all extreme",
@@ -122,7 +125,7 @@ def _threshold_rows(edges: Edges, rng: np.random.Generator) -> Iterator[tuple[st
     """Each test met exactly, and by the floats next to it."""
     n = edges.thresholds.size
     # Spread evenly over features and values where there are more than we have time for.
-    chosen = np.unique(np.linspace(0, n - 1, min(n, MAX_THRESHOLDS)).astype(np.int64)) if n else np.zeros(0, np.int64)
+    chosen = _spread(n, min(MAX_THRESHOLDS, FAMILY_CELLS // (3 * edges.n_features)))
     name = f"{chosen.size} of {n} thresholds, exactly and one ulp to either side"
     at = 0
     for size in _blocks(chosen.size, 3 * edges.n_features):
@@ -141,37 +144,60 @@ def _single_value_rows(
     edges: Edges, values: Float32Array, name: str, rng: np.random.Generator
 ) -> Iterator[tuple[str, Float32Array]]:
     used = np.union1d(edges.features, list(edges.n_categories)).astype(np.int64)
+    groups = _groups(used, values.size, edges.n_features)
     at = 0
-    for size in _blocks(used.size, values.size * edges.n_features):
-        features = used[at : at + size]
-        at += size
+    for size in _blocks(len(groups), values.size * edges.n_features):
         rows = np.repeat(_random_rows(edges, size, rng), values.size, axis=0)
-        rows[np.arange(len(rows)), np.repeat(features, values.size)] = np.tile(values, size)
-        yield name, rows
+        for k, features in enumerate(groups[at : at + size]):
+            rows[k * values.size : (k + 1) * values.size, features] = values[:, None]
+        at += size
+        yield f"{name}, {_at_a_time(groups)}", rows
 
 
 def _code_rows(edges: Edges, rng: np.random.Generator) -> Iterator[tuple[str, Float32Array]]:
     """Every code, codes never seen, and values that are no codes at all."""
-    for feature, n_codes in edges.n_categories.items():
-        codes = np.arange(min(n_codes, MAX_CODES))
-        odd = [
-            -1.0,
-            -0.5,
-            -0.0,
-            0.5,
-            n_codes - 0.5,
-            n_codes,
-            n_codes + 0.5,
-            n_codes + 1,
-            n_codes + 40,
-            2.0**24,
-            1e9,
-            1e30,
-        ]
-        values = np.concatenate((codes, odd, [np.nan])).astype(np.float32)
+    if not edges.n_categories:
+        return
+    probes = {feature: _codes(n, edges.n_features) for feature, n in edges.n_categories.items()}
+    features = np.array(list(probes), np.int64)
+    groups = _groups(features, max(map(len, probes.values())), edges.n_features)
+    name = f"codes of {len(probes)} categorical features, known, unseen and malformed, {_at_a_time(groups)}"
+    for group in groups:
+        # Each feature in an order of its own: going up together, they would only ever be known or unknown together.
+        columns = [rng.permutation(probes[feature]) for feature in group.tolist()]
+        n_rows = max(map(len, columns))
         at = 0
-        for size in _blocks(values.size, edges.n_features):
+        for size in _blocks(n_rows, edges.n_features):
             rows = _random_rows(edges, size, rng)
-            rows[:, feature] = values[at : at + size]
+            for feature, values in zip(group.tolist(), columns, strict=True):
+                rows[:, feature] = np.resize(values, n_rows)[at : at + size]
             at += size
-            yield f"codes of feature {feature}, known, unseen and malformed", rows
+            yield name, rows
+
+
+def _codes(n_codes: int, n_features: int) -> Float32Array:
+    """Codes to try of a categorical feature that knows `n_codes`: all, or as many as a family of such long rows may have."""
+    odd = [-1.0, -0.5, -0.0, 0.5, n_codes - 0.5, n_codes, n_codes + 0.5, n_codes + 1, n_codes + 40, 2.0**24, 1e9, 1e30]
+    known = _spread(n_codes, min(MAX_CODES, FAMILY_CELLS // n_features))
+    return np.concatenate((known, odd, [np.nan])).astype(np.float32)
+
+
+def _groups(features: npt.NDArray[np.int64], n_values: int, n_features: int) -> list[npt.NDArray[np.int64]]:
+    """
+    Features to try together: each alone where there is time for it.
+
+    No feature is left out.  A row with several tried at once still tells right from wrong, but is likelier to hide a second
+    mistake behind the first.
+    """
+    affordable = max(1, FAMILY_CELLS // (n_values * n_features))
+    return np.array_split(features, max(1, min(features.size, affordable)))
+
+
+def _at_a_time(groups: list[npt.NDArray[np.int64]]) -> str:
+    size = max(group.size for group in groups)
+    return "one feature at a time" if size <= 1 else f"up to {size} features at a time"
+
+
+def _spread(n: int, at_most: int) -> npt.NDArray[np.int64]:
+    """Whole numbers from 0 to `n` - 1, all or `at_most` of them, ends included."""
+    return np.unique(np.linspace(0, n - 1, min(n, at_most)).astype(np.int64)) if n else np.zeros(0, np.int64)
