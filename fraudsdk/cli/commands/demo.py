@@ -164,6 +164,7 @@ def _table(args: argparse.Namespace, steps: Steps) -> tuple[Table, FeatureSet]:
     from fraudsdk.cli.data import read_with_features
     from fraudsdk.features.spec import FeatureSet
     from fraudsdk.simulation import SimulationSpec, simulate, write
+    from fraudsdk.training.files import written_whole
 
     if args.data is not None:
         table, feature_set = read_with_features(args.data, args.map, args.features, args.currency)
@@ -183,7 +184,8 @@ def _table(args: argparse.Namespace, steps: Steps) -> tuple[Table, FeatureSet]:
         currency=currency,
     )
     columns = simulate(spec)
-    write(columns, path)
+    with written_whole(path) as aside:
+        write(columns, aside)
     n_frauds, n_patterns = int(columns["is_fraud"].sum()), len(set(columns["fraud_pattern"].tolist()) - {"none"})
     what = f"{spec.transactions:,} transactions of {spec.users:,} users, {n_frauds:,} frauds of {n_patterns} patterns"
     steps.done("simulate", what)

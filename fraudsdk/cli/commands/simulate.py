@@ -41,6 +41,7 @@ def register(commands: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Simulate and write."""
     from fraudsdk.simulation import SimulationSpec, simulate, write
+    from fraudsdk.training.files import written_whole
 
     spec = SimulationSpec(
         transactions=args.transactions,
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     columns = simulate(spec)
     elapsed_s = time.perf_counter() - started
-    write(columns, out)
+    with written_whole(out) as aside:
+        write(columns, aside)
     n, n_frauds = len(columns["is_fraud"]), int(columns["is_fraud"].sum())
     say(
         f"{out}: {n:,} transactions of {spec.users:,} users over {spec.days} days from {spec.start}, {n_frauds:,} frauds"

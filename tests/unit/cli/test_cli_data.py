@@ -82,6 +82,20 @@ def test_a_label_without_a_time_is_known_after_the_delay():
     assert [LABEL_NEVER, START_US + 25 * HOUR_US, START_US + 26 * HOUR_US] == timeline.label_time_us.tolist()
 
 
+def test_a_label_whose_time_is_missing_is_known_after_the_delay():
+    table = three_rows(is_fraud=[1, 1, None], label_time_us=[None, LATE_US, LATE_US])
+    timeline = timeline_of(table, FEATURES, KEY, 24 * HOUR_US)
+
+    assert [LATE_US, LABEL_NEVER, START_US + 26 * HOUR_US] == timeline.label_time_us.tolist()
+
+
+def test_a_label_is_never_known_before_its_transaction():
+    table = three_rows(is_fraud=[1, 0, 1], label_time_us=[START_US, START_US, START_US + HOUR_US + 1])
+    timeline = timeline_of(table, FEATURES, KEY, 0)
+
+    assert (timeline.event_time_us + 1).tolist() == timeline.label_time_us.tolist()
+
+
 def test_a_bad_row_is_named_by_its_place_in_the_file():
     table = three_rows(amount=["1.00", "2.00", "free"]).where(np.array([False, True, True]))
 

@@ -105,3 +105,14 @@ def test_a_refused_transaction_is_named_by_its_row_in_the_file():
     """
     with pytest.raises(InvalidTransactionError, match="in row 0"):
         list(stream_of(RecordingScorer(refuses="t0"), [9, 1, 5]).score(0, 3))
+
+
+def test_a_label_known_with_its_transaction_is_heard_after_it():
+    """
+    A feed that stamps its labels with the transaction's time, or before it, would teach the memory nothing.
+    """
+    scorer = RecordingScorer()
+    stream = stream_of(scorer, [0, 5, 10], labels=[1, 0, None], known_minutes=[0, 3, None])
+    list(stream.score(0, 3))
+
+    assert ["t0", "t0 fraud", "t1", "t1 genuine", "t2"] == scorer.heard

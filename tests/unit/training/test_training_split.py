@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from fraudsdk.domain.schema import FeatureInfo, FeatureSchema
 from fraudsdk.errors import ConfigurationError
 from fraudsdk.training.matrix import DAY_US, NEVER_US, UNKNOWN, TrainingMatrix
-from fraudsdk.training.split import SplitTimes, Unlabelled, labels_as_of, prequential_folds, split_by_time
+from fraudsdk.training.split import (
+    SplitTimes,
+    Unlabelled,
+    labels_as_of,
+    labels_with_hindsight,
+    prequential_folds,
+    split_by_time,
+)
 
 SCHEMA = FeatureSchema((FeatureInfo("x", "custom", "CUS01", "x"),), "0" * 64)
 
@@ -174,3 +181,34 @@ def test_further_folds_start_a_week_earlier_each():
 def test_a_fold_outside_the_data_is_refused():
     with pytest.raises(ConfigurationError, match="cover the whole fold"):
         prequential_folds(matrix_of([(day, 0, day, 1) for day in range(20)]), 90 * DAY_US, n_folds=1)
+
+
+def test_silence_means_genuine_only_beside_frauds_alone():
+    assert Unlabelled.GENUINE_AFTER_HORIZON is Unlabelled.of(np.array([1, -1, 1], np.int8))
+    assert Unlabelled.EXCLUDED is Unlabelled.of(np.array([1, -1, 0], np.int8))
+
+
+def test_a_feed_of_frauds_is_measured_against_the_silence_around_them():
+    # Given a fraud of day 10 that was reported on day 17, and silence before and after it
+    matrix = matrix_of([(2, -1, NEVER_US, 1), (10, -1, NEVER_US, 2), (10, 1, 17, 3), (11, -1, NEVER_US, 4)])
+    label = labels_with_hindsight(matrix, horizon_us=7 * DAY_US, unlabelled=Unlabelled.GENUINE_AFTER_HORIZON)
+
+    # Then what is younger than the horizon on the last day that anything is known of stays open
+    assert [0, 0, 1, UNKNOWN] == label.tolist()
+
+
+def test_a_quick_report_is_not_measured_among_transactions_too_young_for_silence():
+    """
+    With it, the youngest week would hold frauds and nothing else.
+    """
+    matrix = matrix_of([(2, -1, NEVER_US, 1), (19, 1, 19, 2), (20, -1, NEVER_US, 3)])
+    label = labels_with_hindsight(matrix, horizon_us=7 * DAY_US, unlabelled=Unlabelled.GENUINE_AFTER_HORIZON)
+
+    assert [0, UNKNOWN, UNKNOWN] == label.tolist()
+
+
+def test_excluded_silence_stays_unknown_with_hindsight():
+    matrix = matrix_of([(2, -1, NEVER_US, 1), (3, 0, 50, 2), (4, 1, 60, 3)])
+    label = labels_with_hindsight(matrix, horizon_us=DAY_US, unlabelled=Unlabelled.EXCLUDED)
+
+    assert [UNKNOWN, 0, 1] == label.tolist()
