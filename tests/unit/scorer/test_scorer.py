@@ -488,7 +488,8 @@ def test_a_duplicate_waits_for_the_decision_under_way(scorer):
     second.join()
 
     assert {False, True} == {decision.duplicate for decision in answers}
-    assert {Outcome.DECLINE} == {decision.outcome for decision in answers}
+    assert {20.0} == {decision.margin for decision in answers}
+    assert 1 == len({decision.outcome for decision in answers})
 
 
 def test_a_verdict_is_not_written_over_another_transactions(artefact, hash_key):
