@@ -17,6 +17,7 @@ from fraudsdk.cli.options import (
     add_hash_key,
     add_label_delay,
     add_mapping,
+    add_unlabelled,
     hash_key_of,
     label_delay_us_of,
     new_folder,
@@ -24,6 +25,7 @@ from fraudsdk.cli.options import (
     note,
     note_forgotten,
     say,
+    unlabelled_of,
     writable_file,
 )
 from fraudsdk.cli.progress import counting
@@ -77,6 +79,7 @@ def register(commands: Any) -> argparse.ArgumentParser:
         "--held-back", metavar="N", type=int, default=20_000, help="scored one by one (default: %(default)s)"
     )
     add_label_delay(parser, default=None, said=f"{DEFAULT_LABEL_DELAY}; simulated: {SIMULATED_LABEL_DELAY}")
+    add_unlabelled(parser)
     parser.add_argument(
         "--seed", metavar="N", type=int, default=7, help="of simulation and training (default: %(default)s)"
     )
@@ -207,6 +210,7 @@ def _recipe(args: argparse.Namespace, feature_set: FeatureSet, *, simulated: boo
         label_delay_us=label_delay_us_of(delay),
         hash_key=hash_key_of(args.hash_key_file),
         params=params_of(args, max_bin=MAX_BIN),
+        unlabelled=unlabelled_of(args.unlabelled),
     )
 
 
