@@ -2,7 +2,7 @@
 Rows that a certificate is made of: random ones, and those where two implementations of one forest would differ.
 
 Made from the forest itself, from a seed, in blocks of bounded size.  So is the whole: a row costs as much as it is long, and a
-file of one-split trees on thousands of features would otherwise take hours to certify.
+file of one-split trees on thousands of features would otherwise take over an hour to certify.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def stumps_on_codes(n_features):
 
 
 def test_thousands_of_categorical_stumps_do_not_hold_a_compiler_up(tmp_path):
-    # A megabyte that used to take hours: 5,013 rows of 4,096 values for each of 4,096 features.
+    # A megabyte that would have taken over an hour: 5,013 rows of 4,096 values for each of 4,096 features.
     source = stumps_on_codes(4_096)
     begin_s = time.monotonic()
 
