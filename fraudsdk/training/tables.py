@@ -117,9 +117,11 @@ def _read_csv(path: Path) -> Any:
             column_types=dict.fromkeys(names, arrow.string()), strings_can_be_null=True, null_values=[""]
         )
         table = csv.read_csv(path, read_options=one_thread, parse_options=parse, convert_options=convert)
-    except arrow.ArrowInvalid:
+    except arrow.ArrowInvalid as error:
         if odd:
             _refuse_row(path, odd[0])
+        if "invalid UTF8" in str(error):
+            raise ConfigurationError(f"{path} is not in UTF-8; convert it, as with iconv -t UTF-8") from None
         raise
     return arrow.table([_typed(column) for column in table.columns], names=table.column_names)
 
@@ -127,8 +129,8 @@ def _read_csv(path: Path) -> Any:
 def _refuse_row(path: Path, row: Any) -> NoReturn:
     # Rows count from 0 and the header is none of them, as everywhere; Arrow counts it, and from 1.
     raise ConfigurationError(
-        f"{path}: row {row.number - 2} has {row.actual_columns} columns, {row.expected_columns} expected; quote values "
-        "that hold a comma"
+        f"{path}: row {row.number - 2} has {row.actual_columns} columns, {row.expected_columns} expected; correct it, and "
+        "quote values that hold a comma"
     ) from None
 
 

@@ -8,6 +8,7 @@ import gzip
 import traceback
 
 import numpy as np
+import pyarrow
 import pytest
 
 from fraudsdk.encoding.mapping import ColumnMapping
@@ -15,6 +16,7 @@ from fraudsdk.encoding.vocabulary import Vocabulary
 from fraudsdk.errors import ConfigurationError
 from fraudsdk.features.catalogue import reference_feature_set
 from fraudsdk.simulation import SimulationSpec, simulate, write
+from fraudsdk.training import tables
 from fraudsdk.training.replay import replay
 from fraudsdk.training.tables import read_columns, write_columns
 
@@ -140,3 +142,23 @@ def test_one_simulation_in_three_formats_gives_the_same_rows(tmp_path):
     for ending in ("csv", "ndjson"):
         assert replayed["parquet"].rows.tobytes() == replayed[ending].rows.tobytes()
         assert np.array_equal(replayed["parquet"].label_time_us, replayed[ending].label_time_us)
+
+
+@pytest.mark.parametrize("message", [f"CSV conversion error: invalid value '{CARD}'", f"what is {CARD} doing here"])
+def test_what_a_library_says_of_a_value_is_not_repeated(message, tmp_path, monkeypatch):
+    def fail(path):
+        raise pyarrow.ArrowInvalid(message)
+
+    monkeypatch.setattr(tables, "_read", fail)
+    said, traced = refusal_of(tmp_path, "a\n1\n")
+
+    assert "table.csv cannot be read" in said
+    assert CARD not in traced
+
+
+def test_a_table_in_another_encoding_says_so(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_bytes("user_id\nzoë\n".encode("latin-1"))
+
+    with pytest.raises(ConfigurationError, match="is not in UTF-8; convert it"):
+        read_columns(path)
