@@ -146,7 +146,7 @@ def compile_model(
             training_metrics=dict(training_metrics or {}),
             libraries=_libraries(backend),
             calibration=None if calibration is None else calibration.to_dict(),
-            files={},
+            files=_entries(aside),
         )
         certificate = certify(
             engine,
@@ -162,13 +162,16 @@ def compile_model(
             seed=CERTIFICATE_SEED,
         )
         (aside / CERTIFICATE).write_bytes(to_json(certificate.to_dict()))
-        files = {path.name: FileEntry(_digest(path), path.stat().st_size) for path in sorted(aside.iterdir())}
-        manifest = replace_fields(stated, files=files)
+        manifest = replace_fields(stated, files=_entries(aside))
         (aside / MANIFEST).write_bytes(manifest.to_json())
         _publish(aside, out, replace)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return manifest
+
+
+def _entries(folder: Path) -> dict[str, FileEntry]:
+    return {path.name: FileEntry(_digest(path), path.stat().st_size) for path in sorted(folder.iterdir())}
 
 
 def _check_arguments(

@@ -173,7 +173,7 @@ COUNTER_NAMES: Final = {
     "duplicates": META_DUPLICATES,
     "labels": META_LABELS,
     "labels_for_forgotten_transactions": META_LABELS_UNKNOWN,
-    "reversals_of_forgotten_transactions": META_REVERSALS_UNKNOWN,
+    "reversals_that_undid_nothing": META_REVERSALS_UNKNOWN,
     "distinct_counts_sketched": META_SKETCHES,
     "tile_ladders": META_TILE_LADDERS,
 }

@@ -6,12 +6,11 @@ Written by `fraudsdk.compiler.certify`; an artefact without one that matches its
     source_sha256 ---- the model file that was compiled
     booster_sha256 --- model.ubj, which explains
     native_sha256 ---- forest.bin or model.so, which scores
-    manifest_sha256 -- names, calibration, objective, ...: all of manifest.json but its list of files
+    manifest_sha256 -- all that manifest.json states: names, calibration, ..., and the hash of every other file
 
 What it cannot show: who wrote it.  It holds hashes, no signature, so it finds a file that was damaged, mixed up or edited
-alone, and not a directory that was rewritten as a whole, certificate included; nor does it cover files that travel with the
-model, such as its policy, which only the manifest's list hashes.  Let nobody write to the directory who may not
-choose the model.
+alone, and not a directory that was rewritten as a whole, certificate included.  Let nobody write to the directory who may
+not choose the model.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class Manifest:
 
     def statement_sha256(self) -> str:
         """
-        SHA-256 of all that the manifest states but its list of files, for the certificate, which is one of these files.
+        SHA-256 of all that the manifest states, every file but the certificate included, for that certificate.
 
         The same before and after a manifest is written and read, however the file is laid out.
 
@@ -115,7 +115,7 @@ class Manifest:
             A metric is not a JSON value; NaN and infinity are none.
         """
         stated = asdict(self)
-        del stated["files"]
+        stated["files"].pop(CERTIFICATE, None)
         # Through JSON and back: a metric's key that is a number, say, is sorted as the text that a reader will find.
         return hashlib.sha256(to_json(json.loads(to_json(stated)))).hexdigest()
 

@@ -115,7 +115,7 @@ def test_a_reversal_of_a_forgotten_transaction_is_counted_and_undoes_nothing():
     driver.observe(Event("r", 10**15, kind="reversal", original="never seen", texts={"user_id": "u"}))
 
     assert 1.0 == driver.values(purchase(1, "u"))["n"]
-    assert 1 == driver.engine.memory.counters()["reversals_of_forgotten_transactions"]
+    assert 1 == driver.engine.memory.counters()["reversals_that_undid_nothing"]
 
 
 def test_late_events_and_duplicates_are_counted():

@@ -208,7 +208,7 @@ def test_a_reversal_that_does_not_say_how_much_takes_nothing_back_and_is_counted
     driver.observe(purchase("r", 7, None, kind="reversal", original="a"))
 
     assert {"n": 1.0, "sum": 10.0} == asked(driver)
-    assert 1 == driver.engine.memory.counters()["reversals_of_forgotten_transactions"]
+    assert 1 == driver.engine.memory.counters()["reversals_that_undid_nothing"]
 
 
 def test_a_purchase_of_an_unknown_amount_is_taken_back_by_any_reversal():

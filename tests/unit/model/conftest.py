@@ -126,7 +126,7 @@ def write_artefact(directory: Path, tables: np.ndarray, n_trees: int, **changes:
         "training_metrics": {},
         "libraries": {"xgboost": "3.2.0"},
         "calibration": None,
-        "files": {},
+        "files": _entries({"forest.bin": forest, "model.ubj": b"{}"}),
     }
     stated = Manifest(**{**values, **changes})  # type: ignore[arg-type]
     suite = Suite("random rows", "Booster.predict", 20_000, 0, 0.0, "a" * 64, "a" * 64)
@@ -144,9 +144,12 @@ def write_artefact(directory: Path, tables: np.ndarray, n_trees: int, **changes:
     files = {"forest.bin": forest, "model.ubj": b"{}", "certificate.json": to_json(certificate.to_dict())}
     for name, data in files.items():
         (directory / name).write_bytes(data)
-    entries = {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()}
-    (directory / "manifest.json").write_bytes(replace(stated, files=entries).to_json())
+    (directory / "manifest.json").write_bytes(replace(stated, files=_entries(files)).to_json())
     return directory
+
+
+def _entries(files: dict[str, bytes]) -> dict[str, FileEntry]:
+    return {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()}
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def put(artefact, name, data):
 def certify_again(artefact):
     """Make the certificate vouch for the manifest as it is, which nothing can find out."""
     stated = json.loads((artefact / "manifest.json").read_text())
-    del stated["format"], stated["files"]
+    del stated["format"], stated["files"]["certificate.json"]
     digest = hashlib.sha256(json.dumps(stated, indent=1, sort_keys=True).encode() + b"\n").hexdigest()
     rewrite(artefact, "certificate.json", lambda c: c.update(manifest_sha256=digest))
 
@@ -255,6 +255,7 @@ def test_forest_tables_are_checked_even_if_every_hash_agrees(artefact):
     (artefact / "forest.bin").write_bytes(forest)
     rewrite(artefact, "manifest.json", lambda m: m["files"]["forest.bin"].update(sha256=digest))
     rewrite(artefact, "certificate.json", lambda c: c.update(native_sha256=digest))
+    certify_again(artefact)
 
     with pytest.raises(InvalidModelError, match="forest"):
         load_artefact(artefact)
@@ -375,3 +376,14 @@ def test_readers_see_one_whole_model_or_the_other_during_swaps(tmp_path, artefac
 
     assert 2 == len(legal)
     assert seen <= legal
+
+
+def test_a_file_that_travels_with_the_model_is_vouched_for_too(tmp_path, make_artefact, tables, trees):
+    artefact = make_artefact(tmp_path / "m", tables, len(trees))
+
+    rewrite(artefact, "manifest.json", lambda m: m["files"].update({"policy.toml": {"sha256": "0" * 64, "n_bytes": 1}}))
+    put(artefact, "policy.toml", b"version = 1\n")
+    rewrite(artefact, "manifest.json", lambda m: m["files"]["policy.toml"].update(n_bytes=12))
+
+    with pytest.raises(CertificateError, match=r"what manifest\.json states"):
+        load_artefact(artefact)

@@ -532,7 +532,7 @@ def test_a_reversal_of_an_amount_nobody_can_convert_undoes_nothing(scorer):
     scorer.score(purchase(2, type="reversal", original_transaction_id="t-1", currency="USD", amount="1.00"))
 
     assert 2.0 == feature(scorer, purchase(3), "user_count_1h")
-    assert 1 == scorer.counters()["reversals_of_forgotten_transactions"]
+    assert 1 == scorer.counters()["reversals_that_undid_nothing"]
 
 
 def test_a_reversal_under_its_originals_id_is_refused(scorer):
