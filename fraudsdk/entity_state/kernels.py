@@ -322,29 +322,34 @@ def tiles_on_level(kind, level):
 
 
 @device
-def clear_tile(pool, poolf, tile, kind, measures):
+def clear_tile(pool, poolf, tile, n, kind, measures):
     """Empty statistics: count 0, maximum below and minimum above every value."""
-    pool[tile + 1 : tile + kind[KIND_TILE_STRIDE]] = 0
+    for word in range(1, kind[KIND_TILE_STRIDE]):
+        pool[tile + word * n] = 0
     for m in range(kind[KIND_FIRST_MEASURE], kind[KIND_FIRST_MEASURE] + kind[KIND_MEASURES]):
         if measures[m, MEASURE_COLUMN] >= 0:
-            word = tile + measures[m, MEASURE_TILE]
-            poolf[word + TILE_SUM_SQUARES] = 0.0
-            pool[word + TILE_MAX] = VALUE_UNKNOWN
-            pool[word + TILE_MIN] = -(VALUE_UNKNOWN + 1)
+            word = tile + measures[m, MEASURE_TILE] * n
+            poolf[word + TILE_SUM_SQUARES * n] = 0.0
+            pool[word + TILE_MAX * n] = VALUE_UNKNOWN
+            pool[word + TILE_MIN * n] = -(VALUE_UNKNOWN + 1)
 
 
 @device
 def tile_at(pool, poolf, meta, kind, measures, level, first, time_us):
     """
     The tile of a level that holds a time, emptied if it held an older one; 0 when the time has left the level.
+
+    A level is stored word by word, not tile by tile: word ``w`` of tile ``k`` is at ``first + w * n + k``.  A window
+    reads two or three words of hundreds of tiles, and so reads them side by side.
     """
+    n = tiles_on_level(kind, level)
     epoch = time_us // _TILE_WIDTHS[level]
-    tile = first + (epoch % tiles_on_level(kind, level)) * kind[KIND_TILE_STRIDE]
+    tile = first + epoch % n
     if pool[tile] > epoch:
         return np.int64(0)
     if pool[tile] < epoch:
         pool[tile] = epoch
-        clear_tile(pool, poolf, tile, kind, measures)
+        clear_tile(pool, poolf, tile, n, kind, measures)
     return tile
 
 
@@ -358,14 +363,15 @@ def tiles_add(pool, poolf, meta, chunk, kind, measures, time_us, flags, ring, co
     """
     first = chunk
     for level in range(kind[KIND_TILE_LEVELS]):
+        n = tiles_on_level(kind, level)
         tile = tile_at(pool, poolf, meta, kind, measures, level, first, time_us)
-        first += tiles_on_level(kind, level) * kind[KIND_TILE_STRIDE]
+        first += n * kind[KIND_TILE_STRIDE]
         if tile == 0:
             continue
         for m in range(kind[KIND_FIRST_MEASURE], kind[KIND_FIRST_MEASURE] + kind[KIND_MEASURES]):
             if (flags & measures[m, MEASURE_MASK]) != measures[m, MEASURE_WANT]:
                 continue
-            word = tile + measures[m, MEASURE_TILE]
+            word = tile + measures[m, MEASURE_TILE] * n
             pool[word] += sign
             column = measures[m, MEASURE_COLUMN]
             if column < 0:
@@ -373,21 +379,29 @@ def tiles_add(pool, poolf, meta, chunk, kind, measures, time_us, flags, ring, co
             value = pool[ring + column * column_stride + position]
             if value == VALUE_UNKNOWN:
                 continue
-            pool[word + TILE_VALUES] += sign
-            pool[word + TILE_SUM] += sign * value
-            poolf[word + TILE_SUM_SQUARES] += sign * (np.float64(value) * np.float64(value))
-            if sign > 0:
-                pool[word + TILE_MAX] = max(pool[word + TILE_MAX], value)
-                pool[word + TILE_MIN] = min(pool[word + TILE_MIN], value)
+            amend_tile_amount(pool, poolf, word, n, value, sign)
+
+
+@device
+def amend_tile_amount(pool, poolf, word, n, value, sign):
+    """Add a value to the statistics of one tile, or take it out of its sums."""
+    pool[word + TILE_VALUES * n] += sign
+    pool[word + TILE_SUM * n] += sign * value
+    poolf[word + TILE_SUM_SQUARES * n] += sign * (np.float64(value) * np.float64(value))
+    if sign > 0:
+        pool[word + TILE_MAX * n] = max(pool[word + TILE_MAX * n], value)
+        pool[word + TILE_MIN * n] = min(pool[word + TILE_MIN * n], value)
 
 
 @device
 def open_tiles(pool, poolf, meta, ring_part, kind, measures):
     """First overflow of a ring: lay out the ladder and enter every event that the ring holds."""
     chunk = allocate(pool, meta, kind[KIND_TILE_WORDS])
-    stride = kind[KIND_TILE_STRIDE]
-    for tile in range(chunk, chunk + kind[KIND_TILE_WORDS], stride):
-        pool[tile] = -1
+    first = chunk
+    for level in range(kind[KIND_TILE_LEVELS]):
+        n = tiles_on_level(kind, level)
+        pool[first : first + n] = -1
+        first += n * kind[KIND_TILE_STRIDE]
     pool[ring_part + RING_TILES] = chunk
     meta[META_TILE_LADDERS] += 1
     ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
@@ -713,8 +727,6 @@ def remember(pool, poolf, meta, head, kind, columns, measures, distincts, decaye
     pool[head + HEAD_LAST_US] = newest_us
     pool[head + HEAD_FIRST_US] = min(pool[head + HEAD_FIRST_US], time_us)
     pool[head + HEAD_COUNT] += 1
-    unlink(pool, meta, head)
-    link_newest(pool, meta, head)
 
 
 @device
@@ -762,14 +774,15 @@ def amend_tiles(
         return
     first = chunk
     for level in range(kind[KIND_TILE_LEVELS]):
+        n = tiles_on_level(kind, level)
         tile = tile_at(pool, poolf, meta, kind, measures, level, first, time_us)
-        first += tiles_on_level(kind, level) * kind[KIND_TILE_STRIDE]
+        first += n * kind[KIND_TILE_STRIDE]
         if tile == 0:
             continue
         for m in range(kind[KIND_FIRST_MEASURE], kind[KIND_FIRST_MEASURE] + kind[KIND_MEASURES]):
             was = (old_flags & measures[m, MEASURE_MASK]) == measures[m, MEASURE_WANT]
             now = (new_flags & measures[m, MEASURE_MASK]) == measures[m, MEASURE_WANT]
-            word = tile + measures[m, MEASURE_TILE]
+            word = tile + measures[m, MEASURE_TILE] * n
             pool[word] += np.int64(now) - np.int64(was)
             column = measures[m, MEASURE_COLUMN]
             if column < 0 or columns[kind[KIND_FIRST_COLUMN] + column - FIRST_VALUE] >= 0:
@@ -777,19 +790,9 @@ def amend_tiles(
             if old_amount == VALUE_UNKNOWN:
                 continue
             if was:
-                amend_tile_amount(pool, poolf, word, old_amount, -1)
+                amend_tile_amount(pool, poolf, word, n, old_amount, -1)
             if now:
-                amend_tile_amount(pool, poolf, word, new_amount, 1)
-                pool[word + TILE_MAX] = max(pool[word + TILE_MAX], new_amount)
-                pool[word + TILE_MIN] = min(pool[word + TILE_MIN], new_amount)
-
-
-@device
-def amend_tile_amount(pool, poolf, word, amount, sign):
-    """Add an amount to, or take it out of, the sums of one tile."""
-    pool[word + TILE_VALUES] += sign
-    pool[word + TILE_SUM] += sign * amount
-    poolf[word + TILE_SUM_SQUARES] += sign * (np.float64(amount) * np.float64(amount))
+                amend_tile_amount(pool, poolf, word, n, new_amount, 1)
 
 
 # --- the journal: what is remembered of each recent transaction ------------------------------------------------------

@@ -248,40 +248,79 @@ def read_ring_group(pool, ring_part, group, windows, t_us, acc, squares):
 
 
 @device
-def read_tiles(pool, poolf, chunk, kind, last_us, group, width_us, t_us, slot, acc, squares):
+def covering_level(kind, last_us, after_us, end_us):
+    """The finest level of tiles that still reaches back to the start of a window, else the top one."""
+    level = 0
+    while level < kind[KIND_TILE_LEVELS] - 1:
+        width_us = _TILE_WIDTHS[level]
+        if (after_us + 1) // width_us > max(last_us, end_us) // width_us - tiles_on_level(kind, level):
+            break
+        level += 1
+    return level
+
+
+@device
+def read_tiles(
+    pool, poolf, chunk, kind, level, newest_epoch, oldest_epoch, after_us, end_us, group, slot, acc, squares
+):
     """
-    A window that the ring no longer covers, from the finest level that still does.
+    Add the tiles of a span of epochs, newest first, to what a slot holds already.
 
     Every tile that overlaps the window counts in full, so a paced attacker is never under-counted.
     """
-    end_us = t_us - group[GROUP_DELAY_US]
-    after_us = end_us - width_us
-    first, level = chunk, 0
-    while level < kind[KIND_TILE_LEVELS] - 1:
-        n = tiles_on_level(kind, level)
-        if (after_us + 1) // _TILE_WIDTHS[level] > max(last_us, end_us) // _TILE_WIDTHS[level] - n:
-            break
-        first += n * kind[KIND_TILE_STRIDE]
-        level += 1
+    first = chunk
+    for finer in range(level):
+        first += tiles_on_level(kind, finer) * kind[KIND_TILE_STRIDE]
     tile_us, n = _TILE_WIDTHS[level], tiles_on_level(kind, level)
-    start_slot(acc, squares, slot)
-    acc[slot, ACC_BOUNDED] = 1
-    newest_epoch = end_us // tile_us
-    for epoch in range(newest_epoch, max((after_us + 1) // tile_us, newest_epoch - n + 1) - 1, -1):
-        tile = first + (epoch % n) * kind[KIND_TILE_STRIDE]
-        word = tile + group[GROUP_TILE]
-        if pool[tile] != epoch or pool[word + TILE_COUNT] == 0:
+    counts = first + group[GROUP_TILE] * n
+    for epoch in range(newest_epoch, oldest_epoch - 1, -1):
+        k = epoch % n
+        word = counts + k
+        if pool[word] == 0 or pool[first + k] != epoch:
             continue
-        acc[slot, ACC_COUNT] += pool[word + TILE_COUNT]
+        acc[slot, ACC_COUNT] += pool[word + TILE_COUNT * n]
         if acc[slot, ACC_NEWEST_US] == NEVER_US:
             acc[slot, ACC_NEWEST_US] = min((epoch + 1) * tile_us - 1, end_us)
         acc[slot, ACC_OLDEST_US] = max(epoch * tile_us, after_us + 1)
         if group[GROUP_COLUMN] >= 0:
-            acc[slot, ACC_VALUES] += pool[word + TILE_VALUES]
-            acc[slot, ACC_SUM] += pool[word + TILE_SUM]
-            squares[slot] += poolf[word + TILE_SUM_SQUARES]
-            acc[slot, ACC_MAX] = max(acc[slot, ACC_MAX], pool[word + TILE_MAX])
-            acc[slot, ACC_MIN] = min(acc[slot, ACC_MIN], pool[word + TILE_MIN])
+            acc[slot, ACC_VALUES] += pool[word + TILE_VALUES * n]
+            acc[slot, ACC_SUM] += pool[word + TILE_SUM * n]
+            squares[slot] += poolf[word + TILE_SUM_SQUARES * n]
+            acc[slot, ACC_MAX] = max(acc[slot, ACC_MAX], pool[word + TILE_MAX * n])
+            acc[slot, ACC_MIN] = min(acc[slot, ACC_MIN], pool[word + TILE_MIN * n])
+
+
+@device
+def read_bounded(pool, poolf, head, kind, group, windows, t_us, acc, squares):
+    """
+    The windows of a group that its ring no longer covers, from tiles.
+
+    Windows ascend, so one on the same level as the one before it goes on where that ended.
+    """
+    ring_part = head + kind[KIND_RING]
+    end_us = t_us - group[GROUP_DELAY_US]
+    before, before_level, before_epoch = -1, -1, np.int64(0)
+    for w in range(group[GROUP_SLOTS]):
+        slot = group[GROUP_FIRST_SLOT] + w
+        after_us = end_us - windows[slot]
+        if pool[ring_part + RING_FLOOR_US] <= after_us:
+            continue
+        level = covering_level(kind, pool[head + HEAD_LAST_US], after_us, end_us)
+        tile_us, n = _TILE_WIDTHS[level], tiles_on_level(kind, level)
+        newest_epoch = end_us // tile_us
+        oldest_epoch = max((after_us + 1) // tile_us, newest_epoch - n + 1)
+        if level == before_level:
+            acc[slot, :] = acc[before, :]
+            squares[slot] = squares[before]
+            newest_epoch = before_epoch - 1
+        else:
+            start_slot(acc, squares, slot)
+            acc[slot, ACC_BOUNDED] = 1
+        read_tiles(
+            pool, poolf, pool[ring_part + RING_TILES], kind, level, newest_epoch, oldest_epoch, after_us, end_us,
+            group, slot, acc, squares,
+        )  # fmt: skip
+        before, before_level, before_epoch = slot, level, min(oldest_epoch, newest_epoch + 1)
 
 
 @device
@@ -290,17 +329,13 @@ def read_group(pool, poolf, head, kind, group, windows, t_us, acc, squares):
     ring_part = head + kind[KIND_RING]
     if pool[ring_part + RING_LENGTH] > 0:
         read_ring_group(pool, ring_part, group, windows, t_us, acc, squares)
-    tiles = pool[ring_part + RING_TILES]
+    if pool[ring_part + RING_TILES] != 0:
+        read_bounded(pool, poolf, head, kind, group, windows, t_us, acc, squares)
+        return
     for w in range(group[GROUP_SLOTS]):
         slot = group[GROUP_FIRST_SLOT] + w
-        if pool[ring_part + RING_FLOOR_US] <= t_us - group[GROUP_DELAY_US] - windows[slot]:
-            continue
-        if tiles == 0:  # an event later than the allowed lateness asks for what has been let go
-            acc[slot, ACC_BOUNDED] = 1
-        else:
-            read_tiles(
-                pool, poolf, tiles, kind, pool[head + HEAD_LAST_US], group, windows[slot], t_us, slot, acc, squares
-            )
+        if pool[ring_part + RING_FLOOR_US] > t_us - group[GROUP_DELAY_US] - windows[slot]:
+            acc[slot, ACC_BOUNDED] = 1  # an event later than the allowed lateness asks for what has been let go
 
 
 @device
