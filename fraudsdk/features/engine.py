@@ -173,7 +173,7 @@ class FeatureEngine:
         statuses : int8[n]
         """
         n = len(ints)
-        rows = np.full((n, self.n_features), np.nan, dtype=np.float32)
+        rows = np.empty((n, self.n_features), dtype=np.float32)
         statuses = np.zeros(n, dtype=np.int8)
         labels = (
             np.zeros(0, dtype=np.int64) if label_rows is None else label_rows,
@@ -194,6 +194,7 @@ class FeatureEngine:
             done = reached
             if progress is not None:
                 progress(done)
+        rows[statuses != kernels.SCORED] = np.nan
         return rows, statuses
 
     def label(self, transaction_key: int, *, is_fraud: bool) -> bool:

@@ -134,7 +134,8 @@ def replay(
     )
     encoded = encoder.encode_columns(columns)
     order = np.argsort(encoded.ints[:, EVENT_TIME_US], kind="stable")
-    encoded = encoded.take(order)
+    if (np.diff(order) < 0).any():  # most tables are in order already, and large
+        encoded = encoded.take(order)
     label_time_us = label_times(encoded, label_delay_us)
     due = np.flatnonzero(label_time_us != LABEL_NEVER)
     due = due[np.argsort(label_time_us[due], kind="stable")]

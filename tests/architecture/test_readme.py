@@ -41,3 +41,9 @@ def test_the_tracked_reference_model_has_the_catalogues_features(request):
     model = load_artefact(request.config.rootpath / "compiled_models" / "reference")
 
     assert reference_feature_set("EUR").fingerprint == model.schema_fingerprint
+
+
+def test_nothing_is_left_to_fill_in(request):
+    text = (request.config.rootpath / "README.md").read_text(encoding="utf-8")
+
+    assert not re.search(r"\{[a-z_]+\}", text)
