@@ -34,7 +34,11 @@ class Unlabelled(Enum):
     """Genuine once its horizon has passed without a report, left out before.  Most fraud feeds report frauds only."""
 
     EXCLUDED = "excluded"
-    """Left out.  For feeds that state both verdicts."""
+    """
+    Left out where no label is ever stated; one that is only slow to come counts as genuine once its horizon has passed.
+    For feeds that state both verdicts.  Without the second half, the youngest stretch of training would hold nothing but the
+    frauds that were reported early, and the model would learn the date.
+    """
 
     @classmethod
     def of(cls, label: NDArray[np.int8]) -> Unlabelled:
@@ -191,9 +195,9 @@ def labels_as_of(
     as_of_us : int
         The moment, microseconds since the Unix epoch, UTC.  A label known exactly then is known.
     horizon_us : int
-        Age at which a transaction nobody reported counts as genuine, under `Unlabelled.GENUINE_AFTER_HORIZON`.
+        Age at which a transaction nobody has reported yet counts as genuine.
     unlabelled : Unlabelled
-        What an unreported transaction counts as.
+        What a transaction counts as that nobody ever reports.
 
     Returns
     -------
@@ -203,8 +207,10 @@ def labels_as_of(
     happened = matrix.event_time_us <= as_of_us
     known = happened & (matrix.label != UNKNOWN) & (matrix.label_time_us <= as_of_us)
     label = np.where(known, matrix.label, np.int8(UNKNOWN))
-    if unlabelled is Unlabelled.GENUINE_AFTER_HORIZON:
-        label[~known & happened & (matrix.event_time_us <= as_of_us - horizon_us)] = 0
+    silent = ~known & happened & (matrix.event_time_us <= as_of_us - horizon_us)
+    if unlabelled is Unlabelled.EXCLUDED:
+        silent &= matrix.label != UNKNOWN
+    label[silent] = 0
     return label.astype(np.int8, copy=False)
 
 

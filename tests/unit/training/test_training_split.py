@@ -37,6 +37,18 @@ def matrix_of(rows: list[tuple[int, int, int, int]]) -> TrainingMatrix:
     )
 
 
+def test_the_youngest_stretch_of_training_holds_more_than_its_frauds():
+    """
+    Genuine transactions are confirmed late, frauds reported early: leaving out what is not known yet would keep only frauds.
+    """
+    rows = [(day, int(card == 0), day + (2 if card == 0 else 45), card) for day in range(30) for card in range(4)]
+
+    split = split_by_time(matrix_of(rows), TIMES, horizon_us=7 * DAY_US, unlabelled=Unlabelled.EXCLUDED)
+
+    assert 40 == len(split.train)
+    assert 10 == split.train_label.sum()
+
+
 TIMES = SplitTimes(0, 10 * DAY_US, 17 * DAY_US, 20 * DAY_US, 27 * DAY_US, 30 * DAY_US)
 
 transactions = st.lists(
@@ -68,7 +80,7 @@ def test_a_fit_sees_what_a_naive_observer_knew_and_nothing_else(rows, horizon_da
                 continue
             if label != UNKNOWN and label_day <= moment:
                 expected.append((i, label))
-            elif unlabelled is Unlabelled.GENUINE_AFTER_HORIZON and day + horizon_days <= moment:
+            elif (unlabelled is Unlabelled.GENUINE_AFTER_HORIZON or label != UNKNOWN) and day + horizon_days <= moment:
                 expected.append((i, 0))
 
         assert expected == list(zip(index.tolist(), labels.tolist(), strict=True))
