@@ -31,7 +31,6 @@ from fraudsdk.domain.fields import (
     TRANSACTION_KEY,
 )
 from fraudsdk.entity_state.kernels import (
-    DAY_US,
     FLAG_BITS,
     NEVER_US,
     VALUE_UNKNOWN,
@@ -55,6 +54,7 @@ from fraudsdk.entity_state.kernels import (
 from fraudsdk.entity_state.layout import (
     COLUMN_TAG,
     COLUMN_TIME,
+    DAY_US,
     DECAYED_WORDS,
     DISTINCT_CAPACITY,
     DISTINCT_CHUNK,

@@ -104,11 +104,6 @@ class CompiledModel:
         """``"name/version"``, as decisions carry it."""
         return f"{self.manifest.name}/{self.manifest.version}"
 
-    @property
-    def booster_path(self) -> Path:
-        """Where the booster lies.  What lies there may have changed since: ``read("model.ubj")`` verifies it."""
-        return self.source_path / BOOSTER
-
     def margin(self, row: npt.NDArray[np.float32]) -> float:
         """
         Margin of one row.

@@ -402,7 +402,7 @@ def test_an_infinite_value_is_explained_like_the_margin_it_led_to(artefact):
     rows = np.zeros((2, 6), np.float32)
     rows[:, 0] = (np.inf, -np.inf)
 
-    shap = contributions(model.booster_path, rows)
+    shap = contributions(model.source_path / "model.ubj", rows)
 
     np.testing.assert_allclose(shap.sum(axis=1), model.margins(rows), atol=1e-5)
 

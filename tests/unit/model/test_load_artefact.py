@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,7 +13,6 @@ import pytest
 from fraudsdk.errors import CertificateError, InvalidModelError, ModelNotFoundError, SchemaMismatchError
 from fraudsdk.model.artefact import load_artefact
 from fraudsdk.model.certificate import required_rows
-from fraudsdk.model.handle import ModelHandle
 from fraudsdk.model.manifest import Manifest
 
 
@@ -307,75 +305,6 @@ def test_a_carried_file_is_verified_again_when_it_is_read(artefact):
 
     with pytest.raises(CertificateError):
         model.read("model.ubj")
-
-
-# --- the live handle -------------------------------------------------------------------------------------------------
-
-
-def test_a_swap_replaces_the_model_and_returns_the_old_one(tmp_path, artefact, make_artefact, tables, trees):
-    old = load_artefact(artefact)
-    new = load_artefact(make_artefact(tmp_path / "new", tables, len(trees), version="2"))
-    handle = ModelHandle(old)
-
-    assert old is handle.swap(new)
-    assert new is handle.current
-    assert new is handle.swap(old)
-
-
-def test_a_model_of_other_features_is_not_swapped_in(tmp_path, artefact, make_artefact, tables, trees):
-    old = load_artefact(artefact)
-    other = load_artefact(make_artefact(tmp_path / "other", tables, len(trees), schema_fingerprint="00" * 32))
-    handle = ModelHandle(old)
-
-    with pytest.raises(SchemaMismatchError, match="cdcdcdcdcdcdcdcd"):
-        handle.swap(other)
-    assert old is handle.current
-
-
-def test_a_model_that_cannot_warm_up_is_not_swapped_in(artefact, tmp_path, monkeypatch):
-    old = load_artefact(artefact)
-    new = load_artefact(shutil.copytree(artefact, tmp_path / "copy"))
-    handle = ModelHandle(old)
-
-    def fails():
-        raise MemoryError
-
-    monkeypatch.setattr(new, "warm_up", fails)
-
-    with pytest.raises(MemoryError):
-        handle.swap(new)
-    assert old is handle.current
-
-
-def test_readers_see_one_whole_model_or_the_other_during_swaps(tmp_path, artefact, make_artefact, make_tree):
-    # Given two models that disagree
-    from fraudsdk.model.forest import build_tables
-
-    rng = np.random.default_rng(1)
-    others = [make_tree(rng, depth=3) for _ in range(5)]
-    tables = build_tables(others, n_features=7, base_margin=np.float32(-2.25))
-    a, b = load_artefact(artefact), load_artefact(make_artefact(tmp_path / "b", tables, 5, version="2"))
-    row = np.zeros(7, np.float32)
-    legal = {("cards/1", a.margin(row)), ("cards/2", b.margin(row))}
-    handle = ModelHandle(a)
-
-    # When they are swapped under readers, each reader's version and margin belong together
-    def read(_):
-        seen = set()
-        for _ in range(500):
-            model = handle.current
-            seen.add((model.version, model.margin(row)))
-        return seen
-
-    with ThreadPoolExecutor(8) as pool:
-        readers = [pool.submit(read, k) for k in range(7)]
-        for _ in range(200):
-            handle.swap(b)
-            handle.swap(a)
-        seen = set().union(*(reader.result() for reader in readers))
-
-    assert 2 == len(legal)
-    assert seen <= legal
 
 
 def test_a_file_that_travels_with_the_model_is_vouched_for_too(tmp_path, make_artefact, tables, trees):
