@@ -13,7 +13,7 @@ import math
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +33,14 @@ from fraudsdk.domain.values import parse_flag, parse_identifier
 from fraudsdk.encoding.encoder import Encoder
 from fraudsdk.encoding.tables import rows_of
 from fraudsdk.encoding.vocabulary import Vocabulary
-from fraudsdk.errors import DeadlineExceededError, FraudSDKError, InvalidTransactionError, MissingExtraError, ModelError
+from fraudsdk.errors import (
+    DeadlineExceededError,
+    FraudSDKError,
+    InvalidTransactionError,
+    MissingExtraError,
+    ModelError,
+    SchemaMismatchError,
+)
 from fraudsdk.features import kernels
 from fraudsdk.features.engine import FeatureEngine, Recorded
 from fraudsdk.features.spec import FeatureSet
@@ -56,6 +63,16 @@ _EXPLAINERS: Final = "fraudsdk.explainers"
 _TWIN_WAIT_S: Final = 0.25
 _CLOSE_FLUSH_US: Final = 5_000_000
 _TOLD_AT_ONCE: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """All that a swap of models replaces, behind one reference: a decision never mixes two of them."""
+
+    model: CompiledModel | None
+    calibration: Calibration
+    policy: Policy
+    explainer: Explainer | None
 
 
 class _Workspace(threading.local):
@@ -116,21 +133,10 @@ class Scorer:
             currency=feature_set.currency,
             rates=config.rates,
         )
-        schema = feature_set.schema
-        if model is not None:
-            schema.require(model.feature_names, model.schema_fingerprint, whose=f"model {model.version}")
-        calibration = None if model is None else model.manifest.calibration
-        self._calibration = Calibration.identity() if calibration is None else Calibration.from_dict(calibration)
-        self._policy = Policy(
-            policy,
-            schema,
-            custom_numbers=feature_set.custom_numbers,
-            custom_categories=feature_set.custom_categories,
-            amount_of=self._encoder.amount_major,
-        )
-        self._schema = schema
-        self._model = model
-        self._explainer = explainer
+        self._feature_set = feature_set
+        self._schema = feature_set.schema
+        self._config = config
+        self._judge = self._judge_of(model, policy, explainer)
         self._sink = sink
         self._clock = clock
         self._future_skew_us = config.future_skew_us
@@ -185,8 +191,43 @@ class Scorer:
     def warm_up(self) -> None:
         """Compile or load every kernel and touch every table, so that no customer pays for it."""
         self._engine.warm_up()
-        if self._model is not None:
-            self._model.warm_up()
+        if self._judge.model is not None:
+            self._judge.model.warm_up()
+
+    def swap_model(self, source: CompiledModel | Path | str) -> CompiledModel | None:
+        """
+        Decide by another model from now on; decisions under way finish by the old one.
+
+        The new model is loaded, verified and warmed up first, so that no decision waits for it.  It brings its own
+        calibration, and its own policy unless the configuration names one; what is remembered stays.
+
+        Parameters
+        ----------
+        source : CompiledModel or path
+            Made for the same features and vocabulary.
+
+        Returns
+        -------
+        CompiledModel or None
+            The model that was replaced: hand it to `swap_model` to roll back at once.
+
+        Raises
+        ------
+        ModelError
+            No artefact there, or its bytes, certificate, features or vocabulary do not match.  Nothing was changed.
+        ConfigurationError
+            Its policy is wrong.  Nothing was changed.
+        """
+        model = source if isinstance(source, CompiledModel) else load_artefact(source)
+        if _vocabulary(model) != self._encoder.vocabulary:
+            raise SchemaMismatchError(
+                f"model {model.version} was trained with another vocabulary, so its category codes mean other things; open a "
+                "new scorer with it"
+            )
+        judge = self._judge_of(model, _policy(self._config, model), _installed_explainer(model))
+        model.warm_up()
+        replaced, self._judge = self._judge, judge
+        return replaced.model
 
     def score(
         self, transaction: Transaction | Mapping[str, Any], *, record: bool = True, deadline: Deadline | None = None
@@ -262,7 +303,8 @@ class Scorer:
         ModelError
             There is no model, or nothing installed can explain it.
         """
-        if self._model is None or self._explainer is None:
+        judge = self._judge
+        if judge.model is None or judge.explainer is None:
             raise ModelError("nothing to explain with: open the scorer with a model, and install fraudsdk[train]")
         prepared = self._prepare(transaction)
         work = self._workspace
@@ -280,8 +322,8 @@ class Scorer:
             raise InvalidTransactionError(
                 "type", f"is {prepared.type.value}", "only authorisations and refunds are scored"
             )
-        margin = self._model.margin(work.row)
-        contributions = self._explainer.contributions(work.row[np.newaxis, :])[0]
+        margin = judge.model.margin(work.row)
+        contributions = judge.explainer.contributions(work.row[np.newaxis, :])[0]
         features = [
             FeatureContribution(
                 info.name, info.description, float(value), float(weight), p.entity, p.known, p.age_us, p.exact
@@ -293,10 +335,10 @@ class Scorer:
         features.sort(key=lambda feature: -abs(feature.contribution))
         return Explanation(
             transaction_id=prepared.transaction_id,
-            model_version=self._model.version,
+            model_version=judge.model.version,
             margin=margin,
             base_margin=float(contributions[-1]),
-            score=self._calibration.probability(margin),
+            score=judge.calibration.probability(margin),
             features=tuple(features),
         )
 
@@ -338,6 +380,11 @@ class Scorer:
         with self._lock:
             return self._engine.memory.counters() | self._failures
 
+    @property
+    def model(self) -> CompiledModel | None:
+        """The model that decides now."""
+        return self._judge.model
+
     def close(self) -> None:
         """Flush and close the sink, if there is one."""
         if self._sink is not None:
@@ -354,10 +401,22 @@ class Scorer:
     ) -> None:
         self.close()
 
+    def _judge_of(self, model: CompiledModel | None, policy: PolicySpec, explainer: Explainer | None) -> _Judge:
+        if model is not None:
+            self._schema.require(model.feature_names, model.schema_fingerprint, whose=f"model {model.version}")
+        compiled = Policy(
+            policy,
+            self._schema,
+            custom_numbers=self._feature_set.custom_numbers,
+            custom_categories=self._feature_set.custom_categories,
+            amount_of=self._encoder.amount_major,
+        )
+        return _Judge(model, Calibration.identity() if model is None else model.calibration, compiled, explainer)
+
     # --- the path of a transaction -----------------------------------------------------------------------------------
 
     def _decide(self, transaction: Transaction, record: bool, deadline: Deadline | None) -> Decision:
-        work, stage, row, key, journal_row = self._workspace, "encoding", None, 0, -1
+        work, judge, stage, row, key, journal_row = self._workspace, self._judge, "encoding", None, 0, -1
         try:
             self._encoder.encode(transaction, work.ints, work.numbers)
             key = int(work.ints[0, TRANSACTION_KEY])
@@ -375,13 +434,13 @@ class Scorer:
             stage = "model"
             if deadline is not None and deadline.passed():
                 return self._degrade(transaction, row, "deadline: passed before the model was asked", key, journal_row)
-            if self._model is None:
+            if judge.model is None:
                 return self._degrade(transaction, row, "model: none is loaded", key, journal_row)
-            margin = self._model.margin(row)
-            score = self._calibration.probability(margin)
+            margin = judge.model.margin(row)
+            score = judge.calibration.probability(margin)
             stage = "policy"
-            decision = self._policy.decide(
-                transaction, row, margin, score, self._model.version, lambda: self._contributions(row, deadline)
+            decision = judge.policy.decide(
+                transaction, row, margin, score, judge.model.version, lambda: _contributions(judge, row, deadline)
             )
             if deadline is not None and deadline.passed() and not decision.degraded:
                 decision = replace(decision, degraded=True, degraded_because="deadline: passed while deciding")
@@ -402,14 +461,6 @@ class Scorer:
             )
         return prepared
 
-    def _contributions(self, row: npt.NDArray[np.float32], deadline: Deadline | None) -> npt.NDArray[np.float64]:
-        if deadline is not None and deadline.passed():
-            raise DeadlineExceededError("the deadline passed before the explainer was asked")
-        if self._explainer is None:
-            raise MissingExtraError("xgboost", "train")
-        contributions: npt.NDArray[np.float64] = self._explainer.contributions(row[np.newaxis, :])[0]
-        return contributions
-
     def _degrade(
         self, transaction: Transaction, row: npt.NDArray[np.float32] | None, because: str, key: int, journal_row: int
     ) -> Decision:
@@ -417,7 +468,7 @@ class Scorer:
 
     def _fallback(self, transaction: Transaction, row: npt.NDArray[np.float32] | None, because: str) -> Decision:
         try:
-            return self._policy.fallback(transaction, row, because)
+            return self._judge.policy.fallback(transaction, row, because)
         except Exception as error:  # the last rung: nothing is computed any more
             return Decision(
                 transaction_id=transaction.transaction_id,
@@ -438,7 +489,7 @@ class Scorer:
             score=math.nan,
             margin=math.nan,
             reasons=(),
-            model_version="none" if self._model is None else self._model.version,
+            model_version="none" if self._judge.model is None else self._judge.model.version,
             decided_by="lifecycle",
         )
 
@@ -482,6 +533,15 @@ class Scorer:
                 self._sink.write(decisions)
             except Exception:  # the decision is made; that it was not passed on is counted, not the caller's to handle
                 self._failures["sink_refused"] += len(decisions)
+
+
+def _contributions(judge: _Judge, row: npt.NDArray[np.float32], deadline: Deadline | None) -> npt.NDArray[np.float64]:
+    if deadline is not None and deadline.passed():
+        raise DeadlineExceededError("the deadline passed before the explainer was asked")
+    if judge.explainer is None:
+        raise MissingExtraError("xgboost", "train")
+    contributions: npt.NDArray[np.float64] = judge.explainer.contributions(row[np.newaxis, :])[0]
+    return contributions
 
 
 def _parsed(field: str, value: Any, parse: Callable[[Any], Any]) -> Any:
