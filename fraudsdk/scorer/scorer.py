@@ -13,8 +13,7 @@ import math
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -46,33 +45,19 @@ from fraudsdk.features.engine import FeatureEngine, Recorded
 from fraudsdk.features.spec import FeatureSet
 from fraudsdk.model.artefact import CompiledModel, load_artefact
 from fraudsdk.model.calibration import Calibration
-from fraudsdk.model.documents import parse
 from fraudsdk.model.explainer import Explainer
-from fraudsdk.model.manifest import BOOSTER
 from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.policy.spec import PolicySpec
+from fraudsdk.scorer.judge import Judge
+from fraudsdk.scorer.parts import feature_set_of, installed_explainer, policy_of, vocabulary_of
 from fraudsdk.sinks.port import DecisionSink
 from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock, Deadline
 
-FEATURES_FILE: Final = "features.toml"
-VOCABULARY_FILE: Final = "vocabulary.json"
-POLICY_FILE: Final = "policy.toml"
-_EXPLAINERS: Final = "fraudsdk.explainers"
 # How long a duplicate waits for the decision it duplicates, where its caller sets no deadline.
 _TWIN_WAIT_S: Final = 0.25
 _CLOSE_FLUSH_US: Final = 5_000_000
 _TOLD_AT_ONCE: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Judge:
-    """All that a swap of models replaces, behind one reference: a decision never mixes two of them."""
-
-    model: CompiledModel | None
-    calibration: Calibration
-    policy: Policy
-    explainer: Explainer | None
 
 
 class _Workspace(threading.local):
@@ -176,12 +161,12 @@ class Scorer:
         config = source if isinstance(source, ScorerConfig) else ScorerConfig(model=source)
         model = None if config.model is None else load_artefact(Path(config.model))
         scorer = cls(
-            _feature_set(config, model),
-            _vocabulary(model),
-            _policy(config, model),
+            feature_set_of(config, model),
+            vocabulary_of(model),
+            policy_of(config, model),
             model,
             config,
-            explainer=explainer or _installed_explainer(model),
+            explainer=explainer or installed_explainer(model),
             sink=sink,
             clock=clock,
         )
@@ -219,12 +204,12 @@ class Scorer:
             Its policy is wrong.  Nothing was changed.
         """
         model = source if isinstance(source, CompiledModel) else load_artefact(source)
-        if _vocabulary(model) != self._encoder.vocabulary:
+        if vocabulary_of(model) != self._encoder.vocabulary:
             raise SchemaMismatchError(
                 f"model {model.version} was trained with another vocabulary, so its category codes mean other things; open a "
                 "new scorer with it"
             )
-        judge = self._judge_of(model, _policy(self._config, model), _installed_explainer(model))
+        judge = self._judge_of(model, policy_of(self._config, model), installed_explainer(model))
         model.warm_up()
         replaced, self._judge = self._judge, judge
         return replaced.model
@@ -401,7 +386,7 @@ class Scorer:
     ) -> None:
         self.close()
 
-    def _judge_of(self, model: CompiledModel | None, policy: PolicySpec, explainer: Explainer | None) -> _Judge:
+    def _judge_of(self, model: CompiledModel | None, policy: PolicySpec, explainer: Explainer | None) -> Judge:
         if model is not None:
             self._schema.require(model.feature_names, model.schema_fingerprint, whose=f"model {model.version}")
         compiled = Policy(
@@ -411,7 +396,7 @@ class Scorer:
             custom_categories=self._feature_set.custom_categories,
             amount_of=self._encoder.amount_major,
         )
-        return _Judge(model, Calibration.identity() if model is None else model.calibration, compiled, explainer)
+        return Judge(model, Calibration.identity() if model is None else model.calibration, compiled, explainer)
 
     # --- the path of a transaction -----------------------------------------------------------------------------------
 
@@ -535,7 +520,7 @@ class Scorer:
                 self._failures["sink_refused"] += len(decisions)
 
 
-def _contributions(judge: _Judge, row: npt.NDArray[np.float32], deadline: Deadline | None) -> npt.NDArray[np.float64]:
+def _contributions(judge: Judge, row: npt.NDArray[np.float32], deadline: Deadline | None) -> npt.NDArray[np.float64]:
     if deadline is not None and deadline.passed():
         raise DeadlineExceededError("the deadline passed before the explainer was asked")
     if judge.explainer is None:
@@ -549,44 +534,6 @@ def _parsed(field: str, value: Any, parse: Callable[[Any], Any]) -> Any:
         return parse(value)
     except RefusedValue as refused:
         raise InvalidTransactionError(field, refused.problem, refused.remedy) from None
-
-
-def _feature_set(config: ScorerConfig, model: CompiledModel | None) -> FeatureSet:
-    if config.features is not None:
-        return FeatureSet.load(config.features)
-    assert model is not None  # ScorerConfig saw to it
-    return FeatureSet.from_toml(model.read(FEATURES_FILE).decode())
-
-
-def _vocabulary(model: CompiledModel | None) -> Vocabulary:
-    if model is None:
-        return Vocabulary()
-    return Vocabulary.from_dict(parse(model.read(VOCABULARY_FILE), "vocabulary", ModelError))
-
-
-def _policy(config: ScorerConfig, model: CompiledModel | None) -> PolicySpec:
-    if config.policy is not None:
-        return PolicySpec.load(config.policy)
-    if model is not None and POLICY_FILE in model.manifest.files:
-        return PolicySpec.from_toml(model.read(POLICY_FILE).decode())
-    return PolicySpec()
-
-
-def _installed_explainer(model: CompiledModel | None) -> Explainer | None:
-    """
-    An explainer that some installed package offers for this artefact.
-
-    The core has none of its own yet and must not know vendors, so packages announce theirs as an entry point.
-    """
-    if model is None:
-        return None
-    for entry_point in entry_points(group=_EXPLAINERS):
-        try:
-            explainer: Explainer = entry_point.load()(model.read(BOOSTER))
-        except (ImportError, MissingExtraError):
-            continue
-        return explainer
-    return None
 
 
 def _described(error: Exception) -> str:
