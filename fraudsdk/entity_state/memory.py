@@ -8,6 +8,7 @@ import numpy.typing as npt
 from fraudsdk.entity_state.layout import (
     COUNTER_NAMES,
     META_BUMP,
+    META_BUMP_MAX,
     META_ENTITIES,
     META_MAX_ENTITIES,
     META_WORDS,
@@ -48,11 +49,11 @@ class EntityMemory:
             raise ConfigurationError(f"journal_capacity must be at least 1, was {journal_capacity}; raise it")
         self.layout = layout
         self.pool: npt.NDArray[np.int64] = np.zeros(FIRST_POOL_WORDS + 2 * layout.worst_words, dtype=np.int64)
-        self.poolf: npt.NDArray[np.float64] = self.pool.view(np.float64)
         # At most half full, so that a probe ends after two or three slots.
         self.table = np.zeros((_power_of_two(2 * max_entities), 2), dtype=np.int64)
         self.meta = np.zeros(META_WORDS, dtype=np.int64)
         self.meta[META_BUMP] = FIRST_CHUNK
+        self._set_limit()
         self.meta[META_MAX_ENTITIES] = max_entities
         self.journal = np.zeros((journal_capacity, layout.journal_words), dtype=np.int64)
         self.journal_index = np.zeros(_power_of_two(2 * journal_capacity), dtype=np.int64)
@@ -63,7 +64,10 @@ class EntityMemory:
         used = int(self.meta[META_BUMP])
         larger[:used] = self.pool[:used]
         self.pool = larger
-        self.poolf = larger.view(np.float64)
+        self._set_limit()
+
+    def _set_limit(self) -> None:
+        self.meta[META_BUMP_MAX] = len(self.pool) - self.layout.worst_words
 
     def counters(self) -> dict[str, int]:
         """What has happened so far, by name."""
