@@ -159,8 +159,7 @@ META_LABELS_UNKNOWN: Final = 12
 META_REVERSALS_UNKNOWN: Final = 13
 META_SKETCHES: Final = 14
 META_TILE_LADDERS: Final = 15
-META_BUMP_MAX: Final = 16  # beyond it the pool may not fit whatever one more event can claim
-META_FREE: Final = 17  # heads of the free lists, one per power-of-two size class
+META_FREE: Final = 16  # heads of the free lists, one per power-of-two size class
 SIZE_CLASSES: Final = 32
 META_WORDS: Final = META_FREE + SIZE_CLASSES
 

@@ -8,7 +8,6 @@ import numpy.typing as npt
 from fraudsdk.entity_state.layout import (
     COUNTER_NAMES,
     META_BUMP,
-    META_BUMP_MAX,
     META_ENTITIES,
     META_MAX_ENTITIES,
     META_WORDS,
@@ -53,7 +52,6 @@ class EntityMemory:
         self.table = np.zeros((_power_of_two(2 * max_entities), 2), dtype=np.int64)
         self.meta = np.zeros(META_WORDS, dtype=np.int64)
         self.meta[META_BUMP] = FIRST_CHUNK
-        self._set_limit()
         self.meta[META_MAX_ENTITIES] = max_entities
         self.journal = np.zeros((journal_capacity, layout.journal_words), dtype=np.int64)
         self.journal_index = np.zeros(_power_of_two(2 * journal_capacity), dtype=np.int64)
@@ -64,10 +62,11 @@ class EntityMemory:
         used = int(self.meta[META_BUMP])
         larger[:used] = self.pool[:used]
         self.pool = larger
-        self._set_limit()
 
-    def _set_limit(self) -> None:
-        self.meta[META_BUMP_MAX] = len(self.pool) - self.layout.worst_words
+    @property
+    def bump_max(self) -> int:
+        """Words in use beyond which the pool may not fit whatever one more event can claim."""
+        return len(self.pool) - self.layout.worst_words
 
     def counters(self) -> dict[str, int]:
         """What has happened so far, by name."""

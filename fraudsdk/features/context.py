@@ -46,10 +46,14 @@ LIMITS: Final = 22
 PLACES: Final = 23
 FIELDS: Final = 24
 
+# One number after the addresses: words of the pool in use beyond which it must grow first.
+BUMP_MAX: Final = FIELDS * ADDRESS_WORDS
+WORDS: Final = BUMP_MAX + 1
+
 
 def empty_context() -> npt.NDArray[np.int64]:
     """A context that points nowhere yet."""
-    return np.zeros(FIELDS * ADDRESS_WORDS, dtype=np.int64)
+    return np.zeros(WORDS, dtype=np.int64)
 
 
 def point(context: npt.NDArray[np.int64], field: int, array: npt.NDArray[Any]) -> None:

@@ -276,6 +276,7 @@ class FeatureEngine:
             (context.JOURNAL_INDEX, memory.journal_index),
         ):
             context.point(self._context, field, array)
+        self._context[context.BUMP_MAX] = memory.bump_max
 
     def _point_at_tables(self) -> None:
         state, plan = self.plan.state, self.plan

@@ -78,7 +78,6 @@ from fraudsdk.entity_state.layout import (
     KIND_TILE_LEVELS,
     KIND_TILE_STRIDE,
     META_BUMP,
-    META_BUMP_MAX,
     META_DUPLICATES,
     META_ENTITIES,
     META_EVENTS,
@@ -106,6 +105,7 @@ from fraudsdk.entity_state.layout import (
 )
 from fraudsdk.features.context import (
     ACC,
+    BUMP_MAX,
     COLUMNS,
     DECAYEDS,
     DISTINCTS,
@@ -789,9 +789,9 @@ def apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, co
 
 
 @device
-def has_room(meta):
+def has_room(context, meta):
     """Whether whatever one more event can claim surely fits the pool."""
-    return meta[META_BUMP] <= meta[META_BUMP_MAX]
+    return meta[META_BUMP] <= context[BUMP_MAX]
 
 
 @device
@@ -801,7 +801,7 @@ def observe_at(context, ints, numbers, i, record, row):
 
     Parameters
     ----------
-    context : int64[FIELDS * ADDRESS_WORDS]
+    context : int64[WORDS]
         Where everything is (`fraudsdk.features.context`).
     ints, numbers : int64[n, n_ints], float64[n, n_numbers]
         Encoded transactions (`fraudsdk.domain.fields`).
@@ -832,7 +832,7 @@ def observe_at(context, ints, numbers, i, record, row):
         return np.int64(DUPLICATE), known_row
     if ints[i, FLAGS] & (REVERSAL | CHARGEBACK):
         if record:
-            if not has_room(meta):
+            if not has_room(context, meta):
                 return np.int64(NEEDS_ROOM), np.int64(-1)
             apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, columns, measures)
             for k in range(kinds.shape[0]):
@@ -842,7 +842,7 @@ def observe_at(context, ints, numbers, i, record, row):
                 kinds, columns, measures, distincts, decayeds, places,
             )  # fmt: skip
         return np.int64(LIFECYCLE), known_row
-    if record and not has_room(meta):
+    if record and not has_room(context, meta):
         return np.int64(NEEDS_ROOM), np.int64(-1)
     flags = flags_with_filters(ints, numbers, i, filters, filter_ranges)
     for k in range(kinds.shape[0]):
@@ -892,7 +892,7 @@ def replay(
 
     Parameters
     ----------
-    context : int64[FIELDS * ADDRESS_WORDS]
+    context : int64[WORDS]
     ints, numbers : int64[n, n_ints], float64[n, n_numbers]
         In arrival order.
     label_rows, label_values, label_times_us : int64[m], int8[m], int64[m]
