@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from fraudsdk._jit import borrowed, device, kernel
+from fraudsdk._native import float_rows_of, floats_of, int_rows_of, ints_of, row_of
 from fraudsdk.domain.fields import (
     AMOUNT_MINOR,
     AMOUNT_UNKNOWN,
@@ -101,6 +102,33 @@ from fraudsdk.entity_state.layout import (
     TILE_SUM_SQUARES,
     TILE_VALUES,
     TILE_WIDTHS_US,
+)
+from fraudsdk.features.context import (
+    ACC,
+    BUMP_MAX,
+    COLUMNS,
+    DECAYEDS,
+    DISTINCTS,
+    FILTER_RANGES,
+    FILTERS,
+    GROUPS,
+    INTS,
+    JOURNAL,
+    JOURNAL_INDEX,
+    KEYS,
+    KINDS,
+    LIMITS,
+    MEASURES,
+    META,
+    NUMBERS,
+    OPS,
+    PARAMS,
+    PLACES,
+    POOL,
+    ROW,
+    SQUARES,
+    TABLE,
+    WINDOWS,
 )
 from fraudsdk.features.plan import (
     GROUP_COLUMN,
@@ -646,12 +674,12 @@ def write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, pl
 
 
 @device
-def flags_with_filters(ints, numbers, i, minor_per_major, filters, filter_ranges):
+def flags_with_filters(ints, numbers, i, filters, filter_ranges):
     """The encoder's flags and one bit per declared filter that the transaction passes."""
     flags = ints[i, FLAGS]
     for r in range(filters.shape[0]):
         source = filters[r, 1]
-        value = np.float64(ints[i, AMOUNT_MINOR]) / minor_per_major if source < 0 else numbers[i, source]
+        value = np.float64(ints[i, AMOUNT_MINOR]) / filter_ranges[r, 2] if source < 0 else numbers[i, source]
         if source < 0 and ints[i, AMOUNT_MINOR] == AMOUNT_UNKNOWN:
             continue
         if filter_ranges[r, 0] <= value <= filter_ranges[r, 1]:
@@ -761,20 +789,27 @@ def apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, co
 
 
 @device
-def has_room(pool, meta, worst_words):
+def has_room(context, meta):
     """Whether whatever one more event can claim surely fits the pool."""
-    return meta[META_BUMP] + worst_words <= pool.shape[0]
+    return meta[META_BUMP] <= context[BUMP_MAX]
 
 
 @device
-def observe(
-    ints, numbers, i, record, row, keys, acc, squares,
-    pool, poolf, table, meta, journal, index,
-    kinds, columns, measures, distincts, decayeds,
-    groups, windows, ops, params, filters, filter_ranges, limits, places, worst_words, minor_per_major,
-):  # fmt: skip
+def observe_at(context, ints, numbers, i, record, row):
     """
-    Read, then (when `record`) remember, one encoded transaction.
+    Read, then (when `record`) remember, one encoded transaction; for kernels to inline.
+
+    Parameters
+    ----------
+    context : int64[WORDS]
+        Where everything is (`fraudsdk.features.context`).
+    ints, numbers : int64[n, n_ints], float64[n, n_numbers]
+        Encoded transactions (`fraudsdk.domain.fields`).
+    i : int64
+        The row of them that is meant.
+    record : bool
+    row : float32[n_features]
+        Written, unless the status says that there is no row.
 
     Returns
     -------
@@ -783,13 +818,21 @@ def observe(
     journal_row : int64
         Where the transaction is in the journal, -1 = nowhere.
     """
+    keys, acc, squares = int_rows_of(context, KEYS), int_rows_of(context, ACC), floats_of(context, SQUARES)
+    pool, poolf, meta = ints_of(context, POOL), floats_of(context, POOL), ints_of(context, META)
+    table, journal, index = int_rows_of(context, TABLE), int_rows_of(context, JOURNAL), ints_of(context, JOURNAL_INDEX)
+    kinds, columns, measures = int_rows_of(context, KINDS), ints_of(context, COLUMNS), int_rows_of(context, MEASURES)
+    distincts, decayeds = int_rows_of(context, DISTINCTS), int_rows_of(context, DECAYEDS)
+    groups, windows, places = int_rows_of(context, GROUPS), ints_of(context, WINDOWS), ints_of(context, PLACES)
+    ops, params, limits = int_rows_of(context, OPS), float_rows_of(context, PARAMS), floats_of(context, LIMITS)
+    filters, filter_ranges = int_rows_of(context, FILTERS), float_rows_of(context, FILTER_RANGES)
     known_row = journal_find(journal, index, ints[i, TRANSACTION_KEY])
     if known_row >= 0 and record:
         meta[META_DUPLICATES] += 1
         return np.int64(DUPLICATE), known_row
     if ints[i, FLAGS] & (REVERSAL | CHARGEBACK):
         if record:
-            if not has_room(pool, meta, worst_words):
+            if not has_room(context, meta):
                 return np.int64(NEEDS_ROOM), np.int64(-1)
             apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, columns, measures)
             for k in range(kinds.shape[0]):
@@ -799,9 +842,9 @@ def observe(
                 kinds, columns, measures, distincts, decayeds, places,
             )  # fmt: skip
         return np.int64(LIFECYCLE), known_row
-    if record and not has_room(pool, meta, worst_words):
+    if record and not has_room(context, meta):
         return np.int64(NEEDS_ROOM), np.int64(-1)
-    flags = flags_with_filters(ints, numbers, i, minor_per_major, filters, filter_ranges)
+    flags = flags_with_filters(ints, numbers, i, filters, filter_ranges)
     for k in range(kinds.shape[0]):
         keys[k, 0] = entity_key(ints, i, kinds[k])
         keys[k, 1] = find(table, keys[k, 0]) if keys[k, 0] != 0 else 0
@@ -818,59 +861,29 @@ def observe(
     return np.int64(SCORED), np.int64(journal_row)
 
 
-_MEMORY = "int64[::1], float64[::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[::1]"
-_LAYOUT = "int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1]"
-_PLAN = (
-    "int64[:, ::1], int64[::1], int64[:, ::1], float64[:, ::1], int64[:, ::1], float64[:, ::1], float64[::1], "
-    "int64[::1], int64, float64"
-)
-_SCRATCH = "int64[:, ::1], int64[:, ::1], float64[::1]"
-
-
-@kernel(
-    f"UniTuple(int64, 2)(int64[:, ::1], float64[:, ::1], int64, float32[::1], {_SCRATCH}, {_MEMORY}, {_LAYOUT}, {_PLAN})"
-)
-def score_one(
-    ints, numbers, record, row, keys, acc, squares,
-    pool, poolf, table, meta, journal, index,
-    kinds, columns, measures, distincts, decayeds,
-    groups, windows, ops, params, filters, filter_ranges, limits, places, worst_words, minor_per_major,
-):  # fmt: skip
+@kernel("UniTuple(int64, 2)(int64[::1], int64)", nogil=False)
+def score_one(context, record):
     """
-    Read and (when `record` is 1) remember the transaction in row 0 of `ints` and `numbers`.
+    Read and (when `record` is 1) remember the transaction that the context points at.
 
-    Parameters
-    ----------
-    ints, numbers : int64[1, n_ints], float64[1, n_numbers]
-        The encoded transaction (`fraudsdk.domain.fields`).
-    row : float32[n_features]
-        Written, unless the status says that there is no row.
-    keys, acc, squares : int64[n_kinds, 2], int64[n_slots, ACC_FIELDS], float64[n_slots]
-        Scratch; afterwards `keys` holds (key, head) per kind and `acc` what each window saw.
+    Afterwards the scratch of the context holds (key, head, last seen) per kind and what each window saw.
 
     Returns
     -------
     (status, journal_row)
-        As `observe`.
+        As `observe_at`.
     """
-    return observe(
-        borrowed(ints), borrowed(numbers), 0, record == 1, borrowed(row), borrowed(keys), borrowed(acc), borrowed(squares),
-        borrowed(pool), borrowed(poolf), borrowed(table), borrowed(meta), borrowed(journal), borrowed(index),
-        borrowed(kinds), borrowed(columns), borrowed(measures), borrowed(distincts), borrowed(decayeds),
-        borrowed(groups), borrowed(windows), borrowed(ops), borrowed(params), borrowed(filters), borrowed(filter_ranges),
-        borrowed(limits), borrowed(places), worst_words, minor_per_major,
-    )  # fmt: skip
+    context = borrowed(context)
+    ints, numbers = int_rows_of(context, INTS), float_rows_of(context, NUMBERS)
+    return observe_at(context, ints, numbers, 0, record == 1, row_of(context, ROW))
 
 
 @kernel(
-    "UniTuple(int64, 2)(int64[:, ::1], float64[:, ::1], int64[::1], int8[::1], int64[::1], int8[::1], int64, int64, "
-    f"float32[:, ::1], {_SCRATCH}, {_MEMORY}, {_LAYOUT}, {_PLAN})"
+    "UniTuple(int64, 2)(int64[::1], int64[:, ::1], float64[:, ::1], int64[::1], int8[::1], int64[::1], int8[::1], "
+    "int64, int64, float32[:, ::1])"
 )
 def replay(
-    ints, numbers, label_rows, label_values, label_times_us, statuses, next_row, next_label, rows, keys, acc, squares,
-    pool, poolf, table, meta, journal, index,
-    kinds, columns, measures, distincts, decayeds,
-    groups, windows, ops, params, filters, filter_ranges, limits, places, worst_words, minor_per_major,
+    context, ints, numbers, label_rows, label_values, label_times_us, statuses, next_row, next_label, rows
 ):  # fmt: skip
     """
     Observe many transactions in order, delivering each label at the time it would have been known.
@@ -879,6 +892,7 @@ def replay(
 
     Parameters
     ----------
+    context : int64[WORDS]
     ints, numbers : int64[n, n_ints], float64[n, n_numbers]
         In arrival order.
     label_rows, label_values, label_times_us : int64[m], int8[m], int64[m]
@@ -895,22 +909,13 @@ def replay(
     (next_row, next_label)
         Short of the end only when the memory must grow first.
     """
+    context, ints, numbers, rows = borrowed(context), borrowed(ints), borrowed(numbers), borrowed(rows)
     label = next_label
     for i in range(next_row, ints.shape[0]):
         while label < label_rows.shape[0] and label_times_us[label] <= ints[i, EVENT_TIME_US]:
-            deliver(
-                ints[label_rows[label], TRANSACTION_KEY], label_values[label] == 1,
-                borrowed(pool), borrowed(poolf), borrowed(table), borrowed(meta), borrowed(journal), borrowed(index),
-                borrowed(kinds), borrowed(columns), borrowed(measures),
-            )  # fmt: skip
+            deliver(context, ints[label_rows[label], TRANSACTION_KEY], label_values[label] == 1)
             label += 1
-        status, _ = observe(
-            borrowed(ints), borrowed(numbers), i, True, borrowed(rows)[i], borrowed(keys), borrowed(acc), borrowed(squares),
-            borrowed(pool), borrowed(poolf), borrowed(table), borrowed(meta), borrowed(journal), borrowed(index),
-            borrowed(kinds), borrowed(columns), borrowed(measures), borrowed(distincts), borrowed(decayeds),
-            borrowed(groups), borrowed(windows), borrowed(ops), borrowed(params), borrowed(filters),
-            borrowed(filter_ranges), borrowed(limits), borrowed(places), worst_words, minor_per_major,
-        )  # fmt: skip
+        status, _ = observe_at(context, ints, numbers, i, True, rows[i])
         if status == NEEDS_ROOM:
             return np.int64(i), np.int64(label)
         statuses[i] = status
@@ -918,32 +923,17 @@ def replay(
 
 
 @device
-def deliver(key, is_fraud, pool, poolf, table, meta, journal, index, kinds, columns, measures):
+def deliver(context, key, is_fraud):
     """A label arrived: mark the event wherever it is remembered.  False when the journal has forgotten it."""
-    row = journal_find(journal, index, key)
-    if row < 0:
-        meta[META_LABELS_UNKNOWN] += 1
-        return False
-    meta[META_LABELS] += 1
-    amend_journalled(
-        row, FRAUD if is_fraud else GENUINE, GENUINE if is_fraud else FRAUD, journal[row, JOURNAL_AMOUNT_MINOR],
-        pool, poolf, table, meta, journal, kinds, columns, measures,
-    )  # fmt: skip
-    return True
+    return amend_remembered(context, key, FRAUD if is_fraud else GENUINE, GENUINE if is_fraud else FRAUD)
 
 
-@kernel(f"boolean(int64, int64, int64, {_MEMORY}, int64[:, ::1], int64[::1], int64[:, ::1])")
-def amend_transaction(
-    key, set_bits, clear_bits, pool, poolf, table, meta, journal, index, kinds, columns, measures
-):  # fmt: skip
-    """
-    Set and clear status bits of a remembered transaction: a label, or the host's final answer.
-
-    Returns
-    -------
-    bool
-        False when the journal has forgotten it (which is counted).
-    """
+@device
+def amend_remembered(context, key, set_bits, clear_bits):
+    """Set and clear status bits of a remembered transaction.  False when the journal has forgotten it."""
+    pool, poolf, meta = ints_of(context, POOL), floats_of(context, POOL), ints_of(context, META)
+    table, journal, index = int_rows_of(context, TABLE), int_rows_of(context, JOURNAL), ints_of(context, JOURNAL_INDEX)
+    kinds, columns, measures = int_rows_of(context, KINDS), ints_of(context, COLUMNS), int_rows_of(context, MEASURES)
     row = journal_find(journal, index, key)
     if row < 0:
         meta[META_LABELS_UNKNOWN] += 1
@@ -954,3 +944,16 @@ def amend_transaction(
         pool, poolf, table, meta, journal, kinds, columns, measures,
     )  # fmt: skip
     return True
+
+
+@kernel("boolean(int64[::1], int64, int64, int64)", nogil=False)
+def amend_transaction(context, key, set_bits, clear_bits):
+    """
+    Set and clear status bits of a remembered transaction: a label, or the host's final answer.
+
+    Returns
+    -------
+    bool
+        False when the journal has forgotten it (which is counted).
+    """
+    return amend_remembered(borrowed(context), key, set_bits, clear_bits)

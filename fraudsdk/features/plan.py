@@ -115,8 +115,8 @@ class FeaturePlan:
     params : float64[n_features, PARAM_FIELDS]
     filters : int64[n_ranges, 2]
         (bit, source) of each declared filter's ranges.
-    filter_ranges : float64[n_ranges, 2]
-        (low, high), closed.
+    filter_ranges : float64[n_ranges, 3]
+        (low, high), closed, in major units; minor units per major one.
     limits : float64[n_limits]
         Major units, ascending.
     places : int64[4]
@@ -239,7 +239,7 @@ class _Planner:
 
     def _filters(self) -> tuple[IntTable, Floats]:
         rows: list[tuple[int, int]] = []
-        ranges: list[tuple[float, float]] = []
+        ranges: list[tuple[float, float, float]] = []
         for index, each in enumerate(self.set.filters):
             spans: Iterable[tuple[float, float]] = each.between
             if each.equals:
@@ -248,10 +248,10 @@ class _Planner:
                 spans = [(codes[value], codes[value]) for value in each.equals if value in codes]
             for low, high in spans:
                 rows.append((record.FIRST_USER_FILTER << index, self._number(each.field)))
-                ranges.append((low, high))
+                ranges.append((low, high, self.minor_per_major))
         return (
             np.array(rows, dtype=np.int64).reshape(-1, 2),
-            np.array(ranges, dtype=np.float64).reshape(-1, 2),
+            np.array(ranges, dtype=np.float64).reshape(-1, 3),
         )
 
     # --- what is remembered ------------------------------------------------------------------------------------------

@@ -1,0 +1,62 @@
+"""
+What Numba cannot say by itself: arrays from addresses, prefetches, and a few words of LLVM.
+
+Compiled kernels only; nothing here checks what it is given.  An address must belong to an array that its owner keeps
+alive and in place for as long as a kernel may run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray, types
+from numba.extending import intrinsic
+
+from fraudsdk._jit import device
+
+# Words of a context per array: address, rows, columns (1 for a vector).
+ADDRESS_WORDS = 3
+
+
+@intrinsic
+def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
+    """An address as a pointer."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate
+
+
+@device
+def ints_of(context, field):  # type: ignore[no-untyped-def]
+    """The vector ``int64[n]`` that a context knows by this field; without a reference count."""
+    at = field * ADDRESS_WORDS
+    return carray(_pointer(context[at]), (context[at + 1],), np.int64)
+
+
+@device
+def floats_of(context, field):  # type: ignore[no-untyped-def]
+    """The vector ``float64[n]`` of a field."""
+    at = field * ADDRESS_WORDS
+    return carray(_pointer(context[at]), (context[at + 1],), np.float64)
+
+
+@device
+def int_rows_of(context, field):  # type: ignore[no-untyped-def]
+    """The table ``int64[n, m]`` of a field."""
+    at = field * ADDRESS_WORDS
+    return carray(_pointer(context[at]), (context[at + 1], context[at + 2]), np.int64)
+
+
+@device
+def float_rows_of(context, field):  # type: ignore[no-untyped-def]
+    """The table ``float64[n, m]`` of a field."""
+    at = field * ADDRESS_WORDS
+    return carray(_pointer(context[at]), (context[at + 1], context[at + 2]), np.float64)
+
+
+@device
+def row_of(context, field):  # type: ignore[no-untyped-def]
+    """The row ``float32[n]`` of a field."""
+    at = field * ADDRESS_WORDS
+    return carray(_pointer(context[at]), (context[at + 1],), np.float32)
