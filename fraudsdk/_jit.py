@@ -1,5 +1,5 @@
 """
-The only module that imports numba: flags, signatures, the on-disk cache, and `warm_up`.
+With `_cpython` the only module that imports numba: flags, signatures, the on-disk cache, and `warm_up`.
 
 `kernel` marks an entry point that Python calls, with its one signature; `device` marks a helper that only kernels call.
 Nothing is compiled at import: `warm_up` compiles (or loads) every kernel of the named modules and then refuses new
@@ -39,8 +39,8 @@ _warm_lock = threading.Lock()
 def _source_stamp(package: Path) -> str:
     """Digest of the sources that the kernels of a package are made of: their own, and those that all share."""
     root = Path(__file__).parent
-    shared = (root / "domain", root / "entity_state")
-    sources = {path for folder in (package, *shared) for path in folder.rglob("*.py")} | {Path(__file__)}
+    shared = (root / "domain", root / "encoding", root / "entity_state")
+    sources = {path for folder in (package, *shared) for path in folder.rglob("*.py")} | set(root.glob("_*.py"))
     digest = hashlib.sha256()
     for path in sorted(sources):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
@@ -77,7 +77,7 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
     _impl_class = _KernelCacheImpl
 
 
-def kernel(signature: str) -> Callable[[F], F]:
+def kernel(signature: str, *, nogil: bool = True) -> Callable[[F], F]:
     """
     Mark an entry point: called from Python with exactly this signature.
 
@@ -85,10 +85,12 @@ def kernel(signature: str) -> Callable[[F], F]:
     ----------
     signature : str
         A numba signature such as ``"void(int64[:, ::1], float32[::1])"``.
+    nogil : bool
+        False for a kernel that reads Python objects: it must hold the GIL.
     """
 
     def mark(function: F) -> F:
-        dispatcher = numba.njit(**_FLAGS)(function)
+        dispatcher = numba.njit(**(_FLAGS | {"nogil": nogil}))(function)
         # Without a writable cache directory every process compiles for itself, as numba itself would.
         with contextlib.suppress(RuntimeError):
             dispatcher._cache = _KernelCache(function)
