@@ -1,5 +1,5 @@
 """
-The only module that imports numba: flags, signatures, the on-disk cache, and `warm_up`.
+With `_cpython` the only module that imports numba: flags, signatures, the on-disk cache, and `warm_up`.
 
 `kernel` marks an entry point that Python calls, with its one signature; `device` marks a helper that only kernels call.
 Nothing is compiled at import: `warm_up` compiles (or loads) every kernel of the named modules and then refuses new
@@ -39,7 +39,7 @@ _warm_lock = threading.Lock()
 def _source_stamp(package: Path) -> str:
     """Digest of the sources that the kernels of a package are made of: their own, and those that all share."""
     root = Path(__file__).parent
-    shared = (root / "domain", root / "entity_state")
+    shared = (root / name for name in ("domain", "encoding", "entity_state", "features", "telemetry"))
     sources = {path for folder in (package, *shared) for path in folder.rglob("*.py")} | set(root.glob("_[a-z]*.py"))
     digest = hashlib.sha256()
     for path in sorted(sources):
@@ -86,8 +86,8 @@ def kernel(signature: str, *, nogil: bool = True) -> Callable[[F], F]:
     signature : str
         A numba signature such as ``"void(int64[:, ::1], float32[::1])"``.
     nogil : bool
-        Whether other threads may run meanwhile.  Not worth its price for a call of a few microseconds: taking the lock
-        back can wait for a thread that has just been given it.
+        Whether other threads may run meanwhile.  A kernel that reads Python objects must hold the GIL; one of a few
+        microseconds had better, since taking it back can mean waiting for a thread that has just been given it.
     """
 
     def mark(function: F) -> F:

@@ -23,6 +23,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fraudsdk._jit import warm_up
 from fraudsdk.domain import fields
 from fraudsdk.domain.card_number import is_sensitive_name
 from fraudsdk.domain.fields import CATEGORIES, FIRST_IDENTIFIER, IDENTIFIERS, NUMBERS, RecordLayout
@@ -61,7 +62,7 @@ from fraudsdk.encoding.columns import (
     parse_optional,
     parse_times,
 )
-from fraudsdk.encoding.hashing import Hasher, cached, checked_key, keyed_hasher, pan_token
+from fraudsdk.encoding.hashing import Hasher, checked_key, keyed_hasher, pan_token
 from fraudsdk.encoding.vocabulary import Vocabulary
 from fraudsdk.errors import ConfigurationError, InvalidTransactionError
 
@@ -124,8 +125,7 @@ class Encoder:
     """
     Turns transactions and tables into encoded rows of one layout.
 
-    Safe to share between threads.  Keeps the identifiers it saw last in memory, at most 32,768 per field, so as not to
-    hash them again; never a card number.
+    Safe to share between threads.  Keeps nothing of what it encodes.
 
     Parameters
     ----------
@@ -167,6 +167,7 @@ class Encoder:
         currency: str,
         rates: Mapping[str, Decimal | str] | None = None,
     ) -> None:
+        warm_up("fraudsdk.encoding.")  # an encoder that exists compiles nothing any more
         _check_layout(layout)
         self.layout = layout
         self.vocabulary = vocabulary
@@ -321,7 +322,7 @@ class Encoder:
         custom = (*layout.custom_numbers, *layout.custom_categories)
         self._identifiers_of = _getter(tuple("custom" if name in custom else name for name in layout.identifiers))
         self._row_hashers: tuple[Callable[[Any], int], ...] = tuple(
-            _hasher_of_bag(name, cached(self._hashers[name])) if name in custom else cached(self._hashers[name])
+            _hasher_of_bag(name, self._hashers[name]) if name in custom else self._hashers[name]
             for name in layout.identifiers
         )
         attributes = {"amount": "amount_minor", **dict.fromkeys(custom, "custom")}
