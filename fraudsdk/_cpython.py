@@ -1,5 +1,5 @@
 """
-What kernels read of the interpreter's own objects, beside `_jit` the only module that imports numba.
+What kernels read of the interpreter's own objects.
 
 An object is its address, ``id(object)``, as an int64.  Kernels that are called with one hold the GIL and its owner, so that
 every reference is borrowed: no count is read or changed, nothing is allocated, no Python code runs.
@@ -11,11 +11,7 @@ import ctypes
 import sys
 from typing import Any, Final
 
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
-
-_I8, _I32, _I64, _F64 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.DoubleType()
+from fraudsdk._jit import intrinsic
 
 # Where the interpreters that are supported keep what is read here, in bytes from an object's address.  The header of every
 # object ends with its type; `LAYOUT_IS_KNOWN` tells whether this interpreter agrees with all of it.
@@ -27,34 +23,47 @@ TEXT_BYTES: Final = sys.getsizeof("") - 1
 COMPACT_ASCII: Final = 0x60  # bits of the state: one block of memory, all of it ASCII
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_word(typing_context: Any, address: Any) -> Any:
     """The eight bytes at an address, aligned or not, as an unsigned little-endian number."""
-    return types.uint64(types.int64), _loader(_I64)
+    from numba.core import types
+
+    return types.uint64(types.int64), _loader(64)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_integer(typing_context: Any, address: Any) -> Any:
     """The eight bytes at an address as a signed number."""
-    return types.int64(types.int64), _loader(_I64)
+    from numba.core import types
+
+    return types.int64(types.int64), _loader(64)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_byte(typing_context: Any, address: Any) -> Any:
     """The byte at an address, 0 to 255."""
-    return types.int64(types.int64), _loader(_I8, widened=True)
+    from numba.core import types
+
+    return types.int64(types.int64), _loader(8)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_half_word(typing_context: Any, address: Any) -> Any:
     """The four bytes at an address, aligned or not, as an unsigned number."""
-    return types.uint64(types.int64), _loader(_I32, widened=True)
+    from numba.core import types
+
+    return types.uint64(types.int64), _loader(32)
 
 
-def _loader(kind: Any, *, widened: bool = False) -> Any:
+def _loader(bits: int) -> Any:
+    """Reads so many bits and widens them."""
+    from llvmlite import ir
+
+    kind, word = ir.IntType(bits), ir.IntType(64)
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value = builder.load(builder.inttoptr(arguments[0], kind.as_pointer()), align=1)
-        return builder.zext(value, _I64) if widened else value
+        return builder.zext(value, word) if bits < 64 else value
 
     return generate
 

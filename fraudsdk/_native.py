@@ -8,10 +8,10 @@ alive and in place for as long as a kernel may run.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, types
-from numba.extending import intrinsic
 
-from fraudsdk._jit import device
+from fraudsdk._jit import deferred, device, intrinsic
+
+carray = deferred("numba:carray")
 
 # Words of a context per array: address, rows, columns (1 for a vector).
 ADDRESS_WORDS = 3
@@ -20,6 +20,7 @@ ADDRESS_WORDS = 3
 @intrinsic
 def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
     """An address as a pointer."""
+    from numba.core import types
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
@@ -60,3 +61,17 @@ def row_of(context, field):  # type: ignore[no-untyped-def]
     """The row ``float32[n]`` of a field."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (context[at + 1],), np.float32)
+
+
+@intrinsic
+def call_float32(typing_context, function, one, other):  # type: ignore[no-untyped-def]
+    """Call ``float f(int64_t, int64_t)`` at an address."""
+    from llvmlite import ir
+    from numba.core import types
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.FloatType(), [word, word])
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+
+    return types.float32(types.int64, types.int64, types.int64), generate

@@ -104,6 +104,11 @@ class FeatureEngine:
         return self.plan.record
 
     @property
+    def context(self) -> Ints:
+        """Where everything is, for kernels that call `kernels.observe_at`; see `fraudsdk.features.context`."""
+        return self._context
+
+    @property
     def n_features(self) -> int:
         """Columns of a row."""
         return len(self.schema.features)
@@ -126,11 +131,11 @@ class FeatureEngine:
         -------
         (status, journal_row)
         """
-        self._attach(ints, numbers, row)
+        self.attach(ints, numbers, row)
         remember = int(record)  # a bool would not fit the one signature, and take the slow way round
         status, journal_row = kernels.score_one(*self._arguments, remember)
         if status == kernels.NEEDS_ROOM:
-            self._grow()
+            self.grow()
             status, journal_row = kernels.score_one(*self._arguments, remember)
         return status, journal_row
 
@@ -179,7 +184,7 @@ class FeatureEngine:
                 self._context, ints[:stop], numbers[:stop], *labels, statuses[:stop], done, next_label, rows[:stop]
             )
             if reached < stop:
-                self._grow()
+                self.grow()
             done = reached
             if progress is not None:
                 progress(done)
@@ -242,11 +247,12 @@ class FeatureEngine:
     def _amend(self, transaction_key: int, set_bits: int, clear_bits: int) -> bool:
         return bool(kernels.amend_transaction(self._context, transaction_key, set_bits, clear_bits))
 
-    def _grow(self) -> None:
+    def grow(self) -> None:
+        """More room, after a kernel said `kernels.NEEDS_ROOM`."""
         self.memory.grow()
         self._point_at_memory()
 
-    def _attach(self, ints: Ints, numbers: Numbers, row: Rows) -> None:
+    def attach(self, ints: Ints, numbers: Numbers, row: Rows) -> None:
         """Point the context at the caller's arrays, unless it does already; a kernel cannot check them any more."""
         attached = self._attached
         if attached is not None and attached[0] is ints and attached[1] is numbers and attached[2] is row:
