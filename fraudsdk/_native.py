@@ -63,6 +63,13 @@ def row_of(context, field):  # type: ignore[no-untyped-def]
     return carray(_pointer(context[at]), (context[at + 1],), np.float32)
 
 
+@device
+def bytes_of(context, field):  # type: ignore[no-untyped-def]
+    """The table ``int64[n, m]`` of a field as the vector ``uint8[8 * n * m]`` of its bytes."""
+    at = field * ADDRESS_WORDS
+    return carray(_pointer(context[at]), (context[at + 1] * context[at + 2] * 8,), np.uint8)
+
+
 @intrinsic
 def call_float32(typing_context, function, one, other):  # type: ignore[no-untyped-def]
     """Call ``float f(int64_t, int64_t)`` at an address."""
@@ -75,3 +82,15 @@ def call_float32(typing_context, function, one, other):  # type: ignore[no-untyp
         return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
 
     return types.float32(types.int64, types.int64, types.int64), generate
+
+
+# Vectors of eight words; what each does is said in `fraudsdk._vectors`.
+matching8 = deferred("fraudsdk._vectors:matching8")
+later8 = deferred("fraudsdk._vectors:later8")
+consecutive8 = deferred("fraudsdk._vectors:consecutive8")
+ones = deferred("fraudsdk._vectors:ones")
+highest_bit = deferred("fraudsdk._vectors:highest_bit")
+lowest_bit = deferred("fraudsdk._vectors:lowest_bit")
+sum_words = deferred("fraudsdk._vectors:sum_words")
+add_tiles = deferred("fraudsdk._vectors:add_tiles")
+add_values = deferred("fraudsdk._vectors:add_values")

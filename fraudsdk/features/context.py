@@ -20,31 +20,35 @@ INTS: Final = 0  # int64[1, n_ints]
 NUMBERS: Final = 1  # float64[1, n_numbers]
 ROW: Final = 2  # float32[n_features]
 # Scratch.
-KEYS: Final = 3  # int64[n_kinds, 3]: key, head, last seen
+KEYS: Final = 3  # int64[n_kinds, KEY_FIELDS]
 ACC: Final = 4  # int64[n_slots, ACC_FIELDS]
 SQUARES: Final = 5  # float64[n_slots]
+POSITIONS: Final = 6  # int64[most edges of a kind]
+BITS: Final = 7  # int64[most sets of a kind, words]: one bit per event of a ring, or tile of a level
 # What is remembered.
-POOL: Final = 6  # int64[n_words]; the same memory is read as float64 where a word is one
-TABLE: Final = 7  # int64[n, 2]
-META: Final = 8
-JOURNAL: Final = 9  # int64[n, journal_words]
-JOURNAL_INDEX: Final = 10
+POOL: Final = 8  # int64[n_words]; the same memory is read as float64 where a word is one
+TABLE: Final = 9  # int64[n, 2]
+META: Final = 10
+JOURNAL: Final = 11  # int64[n, journal_words]
+JOURNAL_INDEX: Final = 12
 # How it is laid out (`StateLayout`).
-KINDS: Final = 11
-COLUMNS: Final = 12
-MEASURES: Final = 13
-DISTINCTS: Final = 14
-DECAYEDS: Final = 15
+KINDS: Final = 13
+COLUMNS: Final = 14
+MEASURES: Final = 15
+DISTINCTS: Final = 16
+DECAYEDS: Final = 17
 # What is computed (`FeaturePlan`).
-GROUPS: Final = 16
-WINDOWS: Final = 17
-OPS: Final = 18
-PARAMS: Final = 19
-FILTERS: Final = 20
-FILTER_RANGES: Final = 21
-LIMITS: Final = 22
-PLACES: Final = 23
-FIELDS: Final = 24
+WINDOWED: Final = 18
+SETS: Final = 19
+EDGES: Final = 20
+SLOTS: Final = 21
+OPS: Final = 22
+PARAMS: Final = 23
+FILTERS: Final = 24
+FILTER_RANGES: Final = 25
+LIMITS: Final = 26
+PLACES: Final = 27
+FIELDS: Final = 28
 
 # One number after the addresses: words of the pool in use beyond which it must grow first.
 BUMP_MAX: Final = FIELDS * ADDRESS_WORDS

@@ -89,9 +89,14 @@ class FeatureEngine:
         self.plan: FeaturePlan = build_plan(feature_set, vocabulary)
         self.schema: FeatureSchema = feature_set.schema
         self.memory = EntityMemory(self.plan.state, max_entities=max_entities, journal_capacity=journal_capacity)
-        self._keys = np.zeros((max(1, len(self.plan.state.names)), 3), dtype=np.int64)
-        self._acc = np.zeros((max(1, len(self.plan.windows_us)), kernels.ACC_FIELDS), dtype=np.int64)
-        self._squares = np.zeros(max(1, len(self.plan.windows_us)))
+        state, plan = self.plan.state, self.plan
+        n_slots, longest = max(1, len(plan.slots)), max(feature_set.ring_cap, plan.most_tiles)
+        self._keys = np.zeros((max(1, len(state.names)), kernels.KEY_FIELDS), dtype=np.int64)
+        self._acc = np.zeros((n_slots, kernels.ACC_FIELDS), dtype=np.int64)
+        self._squares = np.zeros(n_slots)
+        self._positions = np.zeros(len(plan.edges_us), dtype=np.int64)
+        # One row more than there are sets, for tiles; one word more than there are events, to be read past the end.
+        self._bits = np.zeros((len(plan.sets) + 1, longest // 64 + 2), dtype=np.int64)
         self._context = context.empty_context()
         self._arguments = (self._context,)
         self._attached: tuple[Ints, Numbers, Rows] | None = None
@@ -230,13 +235,13 @@ class FeatureEngine:
     def _provenance_of(self, op: Ints, t_us: int) -> Provenance:
         if op[OP_KIND] < 0:
             return Provenance("", True, None, True)
-        head = int(self._keys[op[OP_KIND], 1])
+        head = int(self._keys[op[OP_KIND], kernels.KEY_HEAD])
         exact = True
         if op[OP_CODE] < 100:
             exact = not (self._acc[op[OP_SLOT], kernels.ACC_BOUNDED] or self._acc[op[OP_OTHER], kernels.ACC_BOUNDED])
         elif head and op[OP_CODE] == kernels.OPCODES["distinct"]:
             exact = not self._is_sketched(head, op)
-        age_us = max(0, t_us - int(self._keys[op[OP_KIND], 2])) if head else None
+        age_us = max(0, t_us - int(self._keys[op[OP_KIND], kernels.KEY_LAST_US])) if head else None
         return Provenance(self.plan.state.names[op[OP_KIND]], head != 0, age_us, exact)
 
     def _is_sketched(self, head: int, op: Ints) -> bool:
@@ -290,13 +295,17 @@ class FeatureEngine:
             (context.KEYS, self._keys),
             (context.ACC, self._acc),
             (context.SQUARES, self._squares),
+            (context.POSITIONS, self._positions),
+            (context.BITS, self._bits),
             (context.KINDS, state.kinds),
             (context.COLUMNS, state.columns),
             (context.MEASURES, state.measures),
             (context.DISTINCTS, state.distincts),
             (context.DECAYEDS, state.decayeds),
-            (context.GROUPS, plan.groups),
-            (context.WINDOWS, plan.windows_us),
+            (context.WINDOWED, plan.windowed),
+            (context.SETS, plan.sets),
+            (context.EDGES, plan.edges_us),
+            (context.SLOTS, plan.slots),
             (context.OPS, plan.ops),
             (context.PARAMS, plan.params),
             (context.FILTERS, plan.filters),
