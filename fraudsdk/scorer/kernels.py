@@ -24,6 +24,8 @@ from fraudsdk.entity_state.layout import JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_
 from fraudsdk.features.context import INTS, JOURNAL, NUMBERS, ROW
 from fraudsdk.features.kernels import NEEDS_ROOM, SCORED, observe_at
 
+LATEST_US = 2**63 - 1  # later than any event
+
 # Besides what `observe_at` says.
 APPROVED = 4  # below every band, and recorded as such
 UNREAD = 5  # nothing was done: not spelt in an everyday way, or from the future

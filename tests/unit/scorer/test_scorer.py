@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +63,7 @@ class BrokenModel:
     """A model whose native code fails."""
 
     version = "broken/1"
+    native = None
 
     def margin(self, row):
         raise OSError("the library is gone; path and card 4111111111111111 are nobody's business")
@@ -155,7 +158,7 @@ def test_a_failing_model_gives_a_degraded_decision_without_foreign_words(scorer)
 
 
 def test_a_failing_memory_gives_a_degraded_decision(scorer):
-    scorer._engine._arguments = ()
+    scorer._context = None
 
     decision = scorer.score(purchase(1))
 
@@ -427,6 +430,7 @@ class SlowModel:
     """A model that answers when it is told to."""
 
     version = "slow/1"
+    native = None
 
     def __init__(self) -> None:
         self.asked, self.go = threading.Event(), threading.Event()
@@ -576,7 +580,7 @@ def test_a_batch_larger_than_the_queue_of_a_sink_arrives(artefact):
 
 
 def test_when_even_the_fallback_fails_there_is_a_decision(scorer):
-    with_another(scorer, model=None, policy=None)
+    with_another(scorer, model=None, policy=SimpleNamespace(approves_below=-math.inf))  # it can do nothing
 
     decision = scorer.score(purchase(1))
 
