@@ -1,0 +1,356 @@
+"""
+Vector registers inside Numba kernels: a few intrinsics, emitted through LLVM.
+
+The beside-module of `fraudsdk._jit`.  Numba knows neither vector types nor byte permutes, and LLVM does not find them by itself
+in a loop over bytes.  Kernels that use these work on addresses, as a table of many parts is one argument then.
+
+The byte permute exists once per instruction set.  Which one a kernel is compiled for is a type, `avx512` or `avx2`, handed
+down from its entry point: a kernel holds the instructions of one set only, and `require` refuses to define it elsewhere, since
+LLVM ends the process when it is asked for an instruction that the target lacks.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Final
+
+import llvmlite.binding
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic, models, register_model
+from numba.np import arrayobj
+
+from fraudsdk.errors import ConfigurationError
+
+AVX512: Final = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi", "bmi2", "popcnt")
+AVX2: Final = ("avx2", "bmi2", "popcnt")
+
+_I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+_BYTES: Final = 64
+_HALF: Final = 32
+_FLOATS: Final = 16
+
+
+@functools.cache
+def _target_features() -> frozenset[str]:
+    """What Numba compiles for, as far as this CPU has it: `NUMBA_CPU_NAME` may ask for less, or for more."""
+    targeted = {name[1:] for name in cpu_target.target_context.codegen().magic_tuple()[2].split(",") if name[:1] == "+"}
+    try:
+        features = llvmlite.binding.get_host_cpu_features()
+    except RuntimeError:  # LLVM cannot ask this kind of CPU
+        return frozenset()
+    return frozenset(targeted & {name for name, present in features.items() if present})
+
+
+def supports(instruction_set: tuple[str, ...]) -> bool:
+    """Whether kernels of an instruction set can be compiled here, and run."""
+    return _target_features().issuperset(instruction_set)
+
+
+def require(instruction_set: tuple[str, ...]) -> None:
+    """
+    Refuse to go on where an instruction set is absent.
+
+    Raises
+    ------
+    ConfigurationError
+        Names what the CPU lacks.
+    """
+    missing = [name for name in instruction_set if name not in _target_features()]
+    if missing:
+        raise ConfigurationError(
+            f"this CPU, or NUMBA_CPU_NAME, lacks {', '.join(missing)}; let the engine be chosen, or force another"
+        )
+
+
+class _Vector(types.Type):  # type: ignore[misc]
+    def __init__(self, name: str, element: ir.Type, count: int) -> None:
+        self.llvm = ir.VectorType(element, count)
+        super().__init__(name=name)
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, vector: _Vector) -> None:
+        super().__init__(manager, vector, vector.llvm)
+
+
+class _InstructionSet(types.Type):  # type: ignore[misc]
+    """A value that is only a type: it chooses among intrinsics and costs nothing at run time."""
+
+
+register_model(_InstructionSet)(models.OpaqueModel)
+
+bytes64: Final = _Vector("bytes64", _I8, _BYTES)
+floats16: Final = _Vector("floats16", _F32, _FLOATS)
+_avx512: Final = _InstructionSet("avx512")
+_avx2: Final = _InstructionSet("avx2")
+
+
+def _splat(value: int, vector: ir.VectorType) -> ir.Constant:
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def _at(builder: Any, address: Any, llvm_type: ir.Type) -> Any:
+    return builder.inttoptr(address, llvm_type.as_pointer())
+
+
+def _loader(numba_type: Any, stored: ir.Type, align: int, extend: Callable[..., Any] | None = None) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def load(typing_context, address):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            value = builder.load(_at(builder, arguments[0], stored))
+            value.align = align
+            return value if extend is None else extend(builder, value, _I64)
+
+        return numba_type(types.int64), generate
+
+    return load
+
+
+def _unsigned(builder: Any, value: Any, to: ir.Type) -> Any:
+    return builder.zext(value, to)
+
+
+def _signed(builder: Any, value: Any, to: ir.Type) -> Any:
+    return builder.sext(value, to)
+
+
+load_bytes = _loader(bytes64, bytes64.llvm, _BYTES)
+load_floats = _loader(floats16, floats16.llvm, _BYTES)
+load_float32 = _loader(types.float32, _F32, 4)
+load_int64 = _loader(types.int64, _I64, 8)
+load_int32 = _loader(types.int64, _I32, 4, _signed)
+load_uint16 = _loader(types.int64, _I16, 2, _unsigned)
+load_uint8 = _loader(types.int64, _I8, 1, _unsigned)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_uint8(typing_context, address, value):  # type: ignore[no-untyped-def]
+    """Write the low byte of a value."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        builder.store(builder.trunc(arguments[1], _I8), _at(builder, arguments[0], _I8))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_float32(typing_context, address, value):  # type: ignore[no-untyped-def]
+    """Write a float32."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        builder.store(arguments[1], _at(builder, arguments[0], _F32))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32), generate
+
+
+def on_stack(n_bytes: int) -> Any:
+    """For kernels to call: the address of `n_bytes` on their own stack, aligned for any register, until they return."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def buffer(typing_context):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            # Numba's own `alloca_once` also writes zeros: 16 KB of them take longer than the walk that follows.
+            with builder.goto_entry_block():
+                memory = builder.alloca(ir.ArrayType(_I8, n_bytes))
+            memory.align = _BYTES
+            return builder.ptrtoint(memory, _I64)
+
+        return types.int64(), generate
+
+    return buffer
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def address_of(typing_context, array):  # type: ignore[no-untyped-def]
+    """Address of an array's first element; the caller keeps the array alive."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.ptrtoint(view.data, _I64)
+
+    return types.int64(array), generate
+
+
+def _array_at(element: Any, n_bytes: int) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def array_at(typing_context, address, size):  # type: ignore[no-untyped-def]
+        array_type = types.Array(element, 1, "C")
+
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            array = context.make_array(array_type)(context, builder)
+            width = context.get_constant(types.intp, n_bytes)
+            data = builder.inttoptr(arguments[0], array.data.type)
+            arrayobj.populate_array(array, data=data, shape=[arguments[1]], strides=[width], itemsize=width, meminfo=None)
+            return array._getvalue()
+
+        return array_type(types.int64, types.int64), generate
+
+    return array_at
+
+
+int32_array = _array_at(types.int32, 4)  # (address, size): a view that owns nothing
+float32_array = _array_at(types.float32, 4)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def shifted_right(typing_context, value, count):  # type: ignore[no-untyped-def]
+    """Logical shift by ``count & 63``, which is what the instruction does."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.lshr(arguments[0], builder.and_(arguments[1], ir.Constant(_I64, 63)))
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def count_at_most(typing_context, cuts, value):  # type: ignore[no-untyped-def]
+    """How many of 16 cuts are at most `value`.  A NaN on either side is not."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        undefined = ir.Constant(floats16.llvm, ir.Undefined)
+        first = builder.insert_element(undefined, arguments[1], ir.Constant(_I32, 0))
+        everywhere = builder.shuffle_vector(first, undefined, _splat(0, ir.VectorType(_I32, _FLOATS)))
+        passed = builder.bitcast(builder.fcmp_ordered(">=", everywhere, arguments[0]), ir.IntType(_FLOATS))
+        return builder.ctpop(builder.zext(passed, _I64))
+
+    return types.int64(floats16, types.float32), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def plus_sign_bit(typing_context, values, flags):  # type: ignore[no-untyped-def]
+    """Bytes plus one where the byte of `flags` has its highest bit; 255 becomes 0."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        marked = builder.icmp_signed("<", arguments[1], _splat(0, bytes64.llvm))
+        return builder.sub(arguments[0], builder.sext(marked, bytes64.llvm))
+
+    return bytes64(bytes64, bytes64), generate
+
+
+def _comparison(compare: Callable[..., Any]) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def mask(typing_context, left, right):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return builder.bitcast(compare(builder, *arguments), _I64)
+
+        return types.int64(bytes64, bytes64), generate
+
+    return mask
+
+
+def _is_at_least(builder: Any, left: Any, right: Any) -> Any:
+    return builder.icmp_unsigned(">=", left, right)
+
+
+def _shares_a_bit(builder: Any, left: Any, right: Any) -> Any:
+    return builder.icmp_unsigned("!=", builder.and_(left, right), _splat(0, bytes64.llvm))
+
+
+at_least = _comparison(_is_at_least)  # bit k: byte k of the first is at least byte k of the second, unsigned
+shares_bit = _comparison(_shares_a_bit)  # bit k: byte k of both have a bit in common
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def replaced_where_equal(typing_context, values, others, keys, key):  # type: ignore[no-untyped-def]
+    """`values`, with those of `others` where the byte of `keys` is `key`."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        undefined = ir.Constant(bytes64.llvm, ir.Undefined)
+        first = builder.insert_element(undefined, builder.trunc(arguments[3], _I8), ir.Constant(_I32, 0))
+        everywhere = builder.shuffle_vector(first, undefined, _splat(0, ir.VectorType(_I32, _BYTES)))
+        return builder.select(builder.icmp_unsigned("==", arguments[2], everywhere), arguments[1], arguments[0])
+
+    return bytes64(bytes64, bytes64, bytes64, types.int64), generate
+
+
+def _instruction_set(chosen: _InstructionSet) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def choose(typing_context):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return context.get_dummy_value()
+
+        return chosen(), generate
+
+    return choose
+
+
+avx512 = _instruction_set(_avx512)
+avx2 = _instruction_set(_avx2)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fetched(typing_context, instruction_set, table, index):  # type: ignore[no-untyped-def]
+    """Byte ``index & 127`` of the 128 bytes at the address `table`, for each of 64 indexes."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        emit = _fetch_avx512 if signature.args[0] is _avx512 else _fetch_avx2
+        return emit(builder, arguments[1], arguments[2])
+
+    return bytes64(instruction_set, types.int64, bytes64), generate
+
+
+def _fetch_avx512(builder: Any, table: Any, index: Any) -> Any:
+    vector = bytes64.llvm
+    permute = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(vector, [vector] * 3), "llvm.x86.avx512.vpermi2var.qi.512"
+    )
+    halves = [builder.load(_at(builder, builder.add(table, ir.Constant(_I64, at)), vector)) for at in (0, _BYTES)]
+    return builder.call(permute, [halves[0], index, halves[1]])
+
+
+def _fetch_avx2(builder: Any, table: Any, index: Any) -> Any:
+    """Eight shuffles of 16 bytes for each half of the indexes; bits 4, 5 and 6 of an index choose among them."""
+    register, lane = ir.VectorType(_I8, _HALF), ir.VectorType(_I8, 16)
+    shuffle = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(register, [register] * 2), "llvm.x86.avx2.pshuf.b"
+    )
+    blend = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(register, [register] * 3), "llvm.x86.avx2.pblendvb"
+    )
+    words_type = ir.VectorType(_I16, _HALF // 2)
+    twice = ir.Constant(ir.VectorType(_I32, _HALF), [*range(16)] * 2)
+    parts = []
+    for at in range(0, 128, 16):
+        part = builder.load(_at(builder, builder.add(table, ir.Constant(_I64, at)), lane))
+        parts.append(builder.shuffle_vector(part, ir.Constant(lane, ir.Undefined), twice))
+    halves = []
+    for begin in (0, _HALF):
+        lanes = ir.Constant(ir.VectorType(_I32, _HALF), [*range(begin, begin + _HALF)])
+        own = builder.shuffle_vector(index, ir.Constant(bytes64.llvm, ir.Undefined), lanes)
+        # A set highest bit would make the shuffle answer zero.
+        within = builder.and_(own, _splat(127, register))
+        found = [builder.call(shuffle, [part, within]) for part in parts]
+        words = builder.bitcast(own, words_type)
+        for bit in (4, 5, 6):
+            # The blend looks at the highest bit of each byte only; what a shift of words carries into others is no matter.
+            chosen = builder.bitcast(builder.shl(words, _splat(7 - bit, words_type)), register)
+            found = [builder.call(blend, [found[k], found[k + 1], chosen]) for k in range(0, len(found), 2)]
+        halves.append(found[0])
+    return builder.shuffle_vector(halves[0], halves[1], ir.Constant(ir.VectorType(_I32, _BYTES), [*range(_BYTES)]))
+
+
+def native_address(dispatcher: Any) -> int:
+    """
+    C-ABI address of a compiled kernel with one signature of scalars, for other kernels to call.
+
+    Valid as long as the process lives, since entry points are module globals.  The kernel must be warm.
+    """
+    (result,) = dispatcher.overloads.values()
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def called_float32(typing_context, function, first, second):  # type: ignore[no-untyped-def]
+    """What the C function at an address, ``float32 f(int64, int64)``, returns."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        prototype = ir.FunctionType(_F32, [_I64, _I64])
+        return builder.call(_at(builder, arguments[0], prototype), arguments[1:])
+
+    return types.float32(types.int64, types.int64, types.int64), generate
