@@ -27,7 +27,7 @@ from numba.core.registry import cpu_target
 from numba.np.arrayobj import populate_array
 
 from fraudsdk._kernel_cache import CompiledObject
-from fraudsdk._loader import ENTRY_SYMBOL, NDARRAY_SYMBOL, Target
+from fraudsdk._loader import ENTRY_SYMBOL, NDARRAY_SYMBOL, PLAIN_SYMBOL, Target
 from fraudsdk.errors import ConfigurationError
 
 FLAGS: Final[dict[str, Any]] = {
@@ -40,6 +40,8 @@ _INT: Final = ir.IntType(32)
 _BYTE: Final = ir.IntType(8)
 _POINTER: Final = _BYTE.as_pointer()
 _DOUBLE: Final = ir.DoubleType()
+
+_SCALARS: Final = {types.int64: _WORD, types.float64: _DOUBLE, types.float32: ir.FloatType()}
 
 # Offsets in PyArrayObject and PyArray_Descr, in bytes; the same in every NumPy that has been published for 64 bits.
 _OBJECT_TYPE: Final = 8
@@ -118,7 +120,7 @@ class _Library(AOTCodeLibrary):  # type: ignore[misc]
         if any(function.name == ENTRY_SYMBOL for function in defined):
             # LLVM then sees that no array has an owner: reference counting goes, and Numba's runtime with it.
             for function in defined:
-                if function.name != ENTRY_SYMBOL:
+                if function.name not in (ENTRY_SYMBOL, PLAIN_SYMBOL):
                     function.linkage = "internal"
         super()._optimize_final_module()
 
@@ -244,6 +246,16 @@ class _Entry:
         with builder.if_then(status.is_error, likely=False):
             self._raise("PyExc_SystemError", f"{self._name} failed; kernels are not to raise")
         builder.ret(self._wrapped(self._result, value))
+        if all(type_ in _SCALARS for type_ in (self._result, *self._args)):
+            self._build_plain()
+
+    def _build_plain(self) -> None:
+        """The same for C, and for other kernels: numbers in, a number out, no Python."""
+        kinds = [_SCALARS[type_] for type_ in self._args]
+        plain = ir.Function(self._module, ir.FunctionType(_SCALARS[self._result], kinds), PLAIN_SYMBOL)
+        self._builder = ir.IRBuilder(plain.append_basic_block("entry"))
+        _, value = self._call(list(plain.args))
+        self._builder.ret(value)
 
     def _call(self, values: list[Any]) -> Any:
         convention = self._context.call_conv

@@ -22,7 +22,7 @@ from types import FunctionType
 from typing import Any, TypeVar
 
 from fraudsdk._kernel_cache import CompiledObject, KernelCache, source_stamp
-from fraudsdk._loader import Target, UnloadableCodeError, host_has, host_target, load, runnable_targets
+from fraudsdk._loader import Loaded, Target, UnloadableCodeError, host_has, host_target, load, runnable_targets
 from fraudsdk.errors import ConfigurationError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -91,6 +91,7 @@ class Kernel(Deferred):
         self.needs = tuple(needs)
         self.warmed: Warmed | None = None
         self._source = Path(function.__code__.co_filename)
+        self._address = 0
 
     def __call__(self, *args: Any) -> Any:
         self.warm_up()
@@ -105,13 +106,14 @@ class Kernel(Deferred):
                         f"{self.name} needs a CPU with {', '.join(self.needs)}; choose another engine"
                     )
                 started = time.perf_counter()
-                entry, compiled, not_kept = self._loaded()
+                loaded, compiled, not_kept = self._loaded()
+                self._address = loaded.address
                 # Found on the class by a call, which so costs no Python frame.
-                type(self).__call__ = staticmethod(entry)  # type: ignore[method-assign]
+                type(self).__call__ = staticmethod(loaded.entry)  # type: ignore[method-assign]
                 self.warmed = Warmed(self.name, compiled, time.perf_counter() - started, not_kept)
             return self.warmed
 
-    def _loaded(self) -> tuple[Callable[..., Any], bool, str]:
+    def _loaded(self) -> tuple[Loaded, bool, str]:
         # What was typed in, or comes from a string, has no source to tell its versions apart by.
         cache = KernelCache.of_environment() if self._source.is_file() else KernelCache(None)
         for target in runnable_targets(self.needs):

@@ -20,6 +20,8 @@ import numpy as np
 from fraudsdk.errors import ConfigurationError
 
 ENTRY_SYMBOL: Final = "fraudsdk_entry"
+# The same without Python, where all arguments are numbers: what other kernels call by its address.
+PLAIN_SYMBOL: Final = "fraudsdk_plain"
 # Resolved to NumPy's array type when code is linked: its address differs from process to process.
 NDARRAY_SYMBOL: Final = "fraudsdk_ndarray_type"
 
@@ -119,7 +121,24 @@ _kept: list[Any] = []
 _serial = itertools.count()  # the linker takes a name once
 
 
-def load(name: str, code: bytes, externals: Iterable[str]) -> Callable[..., Any]:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """
+    A kernel in this process.
+
+    Attributes
+    ----------
+    entry : callable
+        For Python.
+    address : int
+        Of the plain C function, 0 where arguments are not all numbers.
+    """
+
+    entry: Callable[..., Any]
+    address: int
+
+
+def load(name: str, code: bytes, externals: Iterable[str]) -> Loaded:
     """
     Link an object file into this process.
 
@@ -147,11 +166,21 @@ def load(name: str, code: bytes, externals: Iterable[str]) -> Callable[..., Any]
                 raise UnloadableCodeError(f"{name}: {error}") from error
         definition = _MethodDef(name.rpartition(".")[2].encode(), library[ENTRY_SYMBOL], _METH_FASTCALL, None)
         _kept.append((library, definition))
-    return _new_function(ctypes.byref(definition), None, None)
+    return Loaded(_new_function(ctypes.byref(definition), None, None), _plain_address(library))
+
+
+def _plain_address(library: Any) -> int:
+    try:
+        return int(library[PLAIN_SYMBOL])
+    except KeyError:
+        return 0
 
 
 def _linked(name: str, code: bytes, imports: Mapping[str, int]) -> Any:
-    builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(ENTRY_SYMBOL)
+    builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+    builder.export_symbol(ENTRY_SYMBOL)
+    if PLAIN_SYMBOL.encode() in code:  # the linker refuses to export what is not there
+        builder.export_symbol(PLAIN_SYMBOL)
     builder.import_symbol(NDARRAY_SYMBOL, id(np.ndarray))
     for symbol, address in imports.items():
         builder.import_symbol(symbol, address)
