@@ -231,18 +231,18 @@ def _levels(cuts: Float32Array) -> list[Float32Array]:
 
     Filled up with NaN, which no value reaches.
     """
-    levels = [_filled_up(cuts)]
+    levels = [_filled_up(cuts, cuts.size)]
     begins = levels[0][:: layout.FANOUT]  # the first cut below each node of the level
     while begins.size > 1:
-        upper = _filled_up(begins[1:])
+        upper = _filled_up(begins[1:], begins.size)
         upper[layout.FANOUT - 1 :: layout.FANOUT] = np.nan  # begins the next node
         levels.insert(0, upper)
         begins = begins[:: layout.FANOUT]
     return levels
 
 
-def _filled_up(cuts: Float32Array) -> Float32Array:
-    level = np.full(-(-cuts.size // layout.FANOUT) * layout.FANOUT, np.nan, np.float32)
+def _filled_up(cuts: Float32Array, n_children: int) -> Float32Array:
+    level = np.full(-(-n_children // layout.FANOUT) * layout.FANOUT, np.nan, np.float32)
     level[: cuts.size] = cuts
     return level
 
