@@ -97,6 +97,12 @@ class Kernel(Deferred):
         self.warm_up()
         return self(*args)
 
+    @property
+    def address(self) -> int:
+        """Of the C function, for other kernels to call; 0 where not all arguments are numbers.  Good for the whole process."""
+        self.warm_up()
+        return self._address
+
     def warm_up(self) -> Warmed:
         """Load or compile; once."""
         with _warm_lock:
