@@ -40,7 +40,7 @@ def _source_stamp(package: Path) -> str:
     """Digest of the sources that the kernels of a package are made of: their own, and those that all share."""
     root = Path(__file__).parent
     shared = (root / "domain", root / "entity_state")
-    sources = {path for folder in (package, *shared) for path in folder.rglob("*.py")} | {Path(__file__)}
+    sources = {path for folder in (package, *shared) for path in folder.rglob("*.py")} | set(root.glob("_*.py"))
     digest = hashlib.sha256()
     for path in sorted(sources):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())

@@ -14,7 +14,6 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -24,7 +23,7 @@ import numpy.typing as npt
 
 from fraudsdk.config import ScorerConfig
 from fraudsdk.domain.decision import Decision, Outcome
-from fraudsdk.domain.explanation import Explanation, FeatureContribution
+from fraudsdk.domain.explanation import Counterfactual, Explanation, FeatureContribution
 from fraudsdk.domain.fields import TRANSACTION_KEY
 from fraudsdk.domain.masking import masked
 from fraudsdk.domain.refusal import RefusedValue
@@ -33,7 +32,7 @@ from fraudsdk.domain.values import parse_flag, parse_identifier
 from fraudsdk.encoding.encoder import Encoder
 from fraudsdk.encoding.tables import rows_of
 from fraudsdk.encoding.vocabulary import Vocabulary
-from fraudsdk.errors import DeadlineExceededError, FraudSDKError, InvalidTransactionError, MissingExtraError, ModelError
+from fraudsdk.errors import DeadlineExceededError, FraudSDKError, InvalidTransactionError, ModelError
 from fraudsdk.features import kernels
 from fraudsdk.features.engine import FeatureEngine, Recorded
 from fraudsdk.features.spec import FeatureSet
@@ -41,7 +40,6 @@ from fraudsdk.model.artefact import CompiledModel, load_artefact
 from fraudsdk.model.calibration import Calibration
 from fraudsdk.model.documents import parse
 from fraudsdk.model.explainer import Explainer
-from fraudsdk.model.manifest import BOOSTER
 from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.policy.spec import PolicySpec
@@ -51,9 +49,11 @@ from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock, Deadline
 FEATURES_FILE: Final = "features.toml"
 VOCABULARY_FILE: Final = "vocabulary.json"
 POLICY_FILE: Final = "policy.toml"
-_EXPLAINERS: Final = "fraudsdk.explainers"
+# Time cannot be lived again, and its sines and cosines only change together: no counterfactual speaks of them.
+_UNCHANGEABLE: Final = "calendar"
 # How long a duplicate waits for the decision it duplicates, where its caller sets no deadline.
 _TWIN_WAIT_S: Final = 0.25
+_NO_EXPLAINER: Final = "nothing to explain with: open the scorer with a model that the present compiler made"
 _CLOSE_FLUSH_US: Final = 5_000_000
 _TOLD_AT_ONCE: Final = 64
 
@@ -79,7 +79,7 @@ class Scorer:
         None: every decision is the fallback's.
     config : ScorerConfig
     explainer : Explainer or None
-        Gives reasons; without one a decision that needs them is marked degraded.
+        Gives reasons in place of the model's own; with neither, a decision that needs them is marked degraded.
     sink : DecisionSink or None
         Told of every decision.  Its `write` is called on the scoring thread: wrap a slow one in `BackgroundSink`.
     clock : Clock
@@ -130,7 +130,13 @@ class Scorer:
         )
         self._schema = schema
         self._model = model
-        self._explainer = explainer
+        self._explainer = explainer if explainer is not None or model is None else model.explainer
+        self._band_of = policy.bands.outcome
+        self._unchangeable = frozenset(
+            column
+            for column, feature in enumerate(schema.features)
+            if feature.categorical or feature.family == _UNCHANGEABLE
+        )
         self._sink = sink
         self._clock = clock
         self._future_skew_us = config.future_skew_us
@@ -175,7 +181,7 @@ class Scorer:
             _policy(config, model),
             model,
             config,
-            explainer=explainer or _installed_explainer(model),
+            explainer=explainer,
             sink=sink,
             clock=clock,
         )
@@ -260,10 +266,10 @@ class Scorer:
         InvalidTransactionError
             The transaction is wrong, is no authorisation or refund, or was recorded already.
         ModelError
-            There is no model, or nothing installed can explain it.
+            There is no model, or it carries no explanations.
         """
         if self._model is None or self._explainer is None:
-            raise ModelError("nothing to explain with: open the scorer with a model, and install fraudsdk[train]")
+            raise ModelError(_NO_EXPLAINER)
         prepared = self._prepare(transaction)
         work = self._workspace
         self._encoder.encode(prepared, work.ints, work.numbers)
@@ -298,6 +304,7 @@ class Scorer:
             base_margin=float(contributions[-1]),
             score=self._calibration.probability(margin),
             features=tuple(features),
+            counterfactual=self._counterfactual(work.row, margin),
         )
 
     def feedback(self, transaction_id: str, *, is_fraud: bool | None = None, declined: bool | None = None) -> bool:
@@ -406,9 +413,40 @@ class Scorer:
         if deadline is not None and deadline.passed():
             raise DeadlineExceededError("the deadline passed before the explainer was asked")
         if self._explainer is None:
-            raise MissingExtraError("xgboost", "train")
+            raise ModelError(_NO_EXPLAINER)
         contributions: npt.NDArray[np.float64] = self._explainer.contributions(row[np.newaxis, :])[0]
         return contributions
+
+    def _counterfactual(self, row: npt.NDArray[np.float32], margin: float) -> Counterfactual | None:
+        if self._model is None or self._model.changes is None:
+            return None
+        was = self._band_at(margin)
+        approved = was is Outcome.APPROVE
+        change = self._model.changes.smallest(
+            row,
+            # Bands rise with the margin: what is milder than a refusal has a smaller one, what an approval fears a larger.
+            lambda other: (other > margin) is approved and self._band_at(other) is not was,
+            leave=self._unchangeable,
+        )
+        if change is None:
+            return None
+        feature = self._schema.features[change.feature]
+        return Counterfactual(
+            feature=feature.name,
+            description=feature.description,
+            value=float(row[change.feature]),
+            changed_to=change.value,
+            low=change.low,
+            high=change.high,
+            n_cuts=change.n_cuts,
+            was=was,
+            becomes=self._band_at(change.margin),
+            margin=change.margin,
+            score=self._calibration.probability(change.margin),
+        )
+
+    def _band_at(self, margin: float) -> Outcome:
+        return self._band_of(self._calibration.probability(margin))
 
     def _degrade(
         self, transaction: Transaction, row: npt.NDArray[np.float32] | None, because: str, key: int, journal_row: int
@@ -510,23 +548,6 @@ def _policy(config: ScorerConfig, model: CompiledModel | None) -> PolicySpec:
     if model is not None and POLICY_FILE in model.manifest.files:
         return PolicySpec.from_toml(model.read(POLICY_FILE).decode())
     return PolicySpec()
-
-
-def _installed_explainer(model: CompiledModel | None) -> Explainer | None:
-    """
-    An explainer that some installed package offers for this artefact.
-
-    The core has none of its own yet and must not know vendors, so packages announce theirs as an entry point.
-    """
-    if model is None:
-        return None
-    for entry_point in entry_points(group=_EXPLAINERS):
-        try:
-            explainer: Explainer = entry_point.load()(model.read(BOOSTER))
-        except (ImportError, MissingExtraError):
-            continue
-        return explainer
-    return None
 
 
 def _described(error: Exception) -> str:

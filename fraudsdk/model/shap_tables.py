@@ -143,6 +143,37 @@ def expected_margin(words: Int32Array) -> float:
     return float(words[layout.EXPECTED : layout.EXPECTED + 2].view(np.float64)[0])
 
 
+def numeric_cuts(words: Int32Array) -> dict[int, Float32Array]:
+    """Features that the forest compares with thresholds -> their distinct thresholds, ascending."""
+    parts = _parts(words)
+    chunk_of_term = np.repeat(parts["chunks"][:, layout.CHUNK_PLACE], parts["runs"][:, -1] - parts["runs"][:, 0])
+    cells = parts["terms"] + LANES * chunk_of_term.astype(np.int64)  # all cells that are splits of a tree
+    features = parts["features"].ravel()[cells]
+    thresholds = parts["thresholds"].view(np.float32).ravel()[cells]
+    numeric = np.isfinite(thresholds)
+    # Not numpy.unique of the bits: -0.0 and 0.0 are one cut.
+    return {
+        int(feature): np.unique(thresholds[numeric & (features == feature)])
+        for feature in np.unique(features[numeric]).tolist()
+    }
+
+
+def require_forest(words: Int32Array, *, n_features: int, n_trees: int) -> None:
+    """
+    Refuse tables of another forest.
+
+    Raises
+    ------
+    InvalidModelError
+        They have another number of features or trees.
+    """
+    found = (int(words[layout.N_FEATURES]), int(words[layout.N_TREES]))
+    _require(
+        found == (n_features, n_trees),
+        f"the explanation file has (features, trees) {found}, the manifest says {(n_features, n_trees)}",
+    )
+
+
 def quadrature_rules() -> Float32Array:
     """
     Gauss-Legendre rules on (0, 1), by number of points, as the kernels read them.
