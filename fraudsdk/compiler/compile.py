@@ -133,9 +133,7 @@ def compile_model(
         depth = max(tree.depth() for tree in trees)
         engine = _native(aside, backend, trees, validated.n_features, depth, base_margin)
         shap_tables = shap_tables_of(validated, trees, base_margin)
-        check_contributions(
-            shap_tables, booster, trees, n_features=validated.n_features, seed=CERTIFICATE_SEED
-        )
+        check_contributions(shap_tables, booster, validated, trees, seed=CERTIFICATE_SEED)
         (aside / SHAP).write_bytes(write_shap(shap_tables))
         for file_name, content in extras.items():
             (aside / file_name).write_bytes(content)

@@ -8,8 +8,9 @@ definition written for obviousness speaks: Shapley values of the conditional exp
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from fraudsdk.compiler.compile import compile_model
 from fraudsdk.compiler.shap_oracle import BoosterExplainer
+from fraudsdk.compiler.validate import validate_model
 from fraudsdk.model.artefact import load_artefact
 from fraudsdk.model.explainer import ShapExplainer
 from fraudsdk.model.forest import Tree
@@ -43,7 +45,6 @@ class Case:
     categorical: bool = False
     n_features: int = N_FEATURES
     rows: int = 200
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 CASES = {
@@ -298,23 +299,26 @@ def test_paths_of_many_features_need_many_points(depth):
     assert np.isfinite(ours).all()
 
 
-def test_xgboost_gives_no_number_where_no_training_row_came_and_we_give_one(tmp_path):
-    # A child of no cover below a node of no cover: 0 / 0 in XGBoost, halves here.
-    rng = np.random.default_rng(5)
-    tree, cover = random_tree(rng, 4, 4, chain=False, empty=0.0)
-    cover = np.where(np.arange(cover.size) > 2, 0, cover).astype(np.float32)
-    cover[1] = 0
-    cover[0] = cover[2]
-    cover[2] = cover[0]
-    below = tree.left[2]
-    if below >= 0:
-        cover[below] = cover[2]
-    row = random_row(rng, 4)
-    node = below
-    while node >= 0 and tree.left[node] >= 0:
-        cover[tree.left[node]] = cover[node]
-        node = tree.left[node]
+def test_where_no_training_row_came_xgboost_stops_and_we_go_by_the_definition(tmp_path):
+    # Given a booster whose first split sent all training rows to the right
+    case = CASES["depth 3"]
+    document = json.loads(train(case).save_raw("json"))
+    tree = document["learner"]["gradient_booster"]["model"]["trees"][0]
+    empty = [tree["left_children"][0]]
+    for node in empty:
+        tree["sum_hessian"][node] = 0.0
+        empty += [child for child in (tree["left_children"][node], tree["right_children"][node]) if child != -1]
+    assert len(empty) > 2
+    tree["sum_hessian"][0] = tree["sum_hessian"][tree["right_children"][0]]
+    data = json.dumps(document).encode()
+    compile_model(data, tmp_path / "made", name="x", version="1", created_at="2026-11-24")
+    rows = make_rows(20, case, SEED + 5)
+    model = validate_model(data)
+    made = [(tree.as_tree(), tree.sum_hessian[tree.order]) for tree in model.trees]
+    expected = np.array([sum(shapley(tree, cover, row) for tree, cover in made) for row in rows])
 
-    ours = explainer_of([tree], [cover], 4, 0.0).contributions(row[np.newaxis])[0]
+    ours = load_artefact(tmp_path / "made").contributions(rows)
 
-    np.testing.assert_allclose(ours, shapley(tree, cover, row), rtol=0, atol=2e-5)
+    with pytest.raises(xgboost.core.XGBoostError, match="must have zero weight"):
+        BoosterExplainer(data).contributions(rows)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
