@@ -41,13 +41,13 @@ class Integers16(types.Type):
 
 
 @register_model(Floats16)
-class _FloatsModel(models.PrimitiveModel):
+class _FloatsModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _FLOATS)
 
 
 @register_model(Integers16)
-class _IntegersModel(models.PrimitiveModel):
+class _IntegersModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _INTEGERS)
 
@@ -218,7 +218,8 @@ def look_up(typing_context, array, positions, a, b, c, d, e, f, g, h):
             return _gathered(context, builder, signature.args[0], arguments[0], arguments[1])
         positions = arguments[1]
         pairs = [
-            _permuted(builder, arguments[k], positions, arguments[k + 1]) for k in range(2, 2 + TABLE_FLOATS // LANES, 2)
+            _permuted(builder, arguments[k], positions, arguments[k + 1])
+            for k in range(2, 2 + TABLE_FLOATS // LANES, 2)
         ]
         odd_pair, upper_half = _has_bit(builder, positions, 32), _has_bit(builder, positions, 64)
         return builder.select(

@@ -55,16 +55,10 @@ def explanation_lines(decision: Decision, explanation: Explanation) -> list[str]
 
 
 def counterfactual_sentence(change: Counterfactual) -> str:
-    """
-    What would have moved the verdict, in a sentence.
-
-    Examples
-    --------
-    >>> counterfactual_sentence(Counterfactual("count_1h", "Purchases in the last hour", 7.0, 2.5, -math.inf, 2.5, 4,
-    ...                                        Outcome.DECLINE, Outcome.REVIEW, -0.4, 0.401))
-    'The model alone would have sent it to review, not declined it, had "Purchases in the last hour" been below 2.5 instead of 7 (score 40.1%).'
-    """
-    bounds = [(words, bound) for words, bound in (("at least", change.low), ("below", change.high)) if math.isfinite(bound)]
+    """What would have moved the verdict, in a sentence; of the model alone, for lists and rules were not asked."""
+    bounds = [
+        (words, bound) for words, bound in (("at least", change.low), ("below", change.high)) if math.isfinite(bound)
+    ]
     # As few digits as tell the value from what it should have been.
     for digits in (4, 6, 9):
         value = _value(change.value, digits)

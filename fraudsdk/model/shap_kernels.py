@@ -227,7 +227,9 @@ def _last_point_again(scratch, splits_at, place, point, known, rise, value, tota
 
 
 @device
-def _ascend(tables, floats, rules, rule_at, scratch, marks, decisions, splits_at, terms_at, group_at, first_decision, more):
+def _ascend(
+    tables, floats, rules, rule_at, scratch, marks, decisions, splits_at, terms_at, group_at, first_decision, more
+):
     """Terms of all places of a group; added to those that are there where `more`."""
     first_place, n = tables[group_at + layout.FIRST_PLACE], tables[group_at + layout.GROUP_PLACES]
     leaves_at = tables[layout.LEAVES_AT] + LANES * tables[group_at + layout.FIRST_LEAF]
@@ -360,7 +362,18 @@ def explain_row(row, tables, rules, scratch, out):
             for block in range(n_blocks):
                 _descend(tables, floats, rules, rule_at, scratch, marks, decisions, splits_at, group_at, first)
                 _ascend(
-                    tables, floats, rules, rule_at, scratch, marks, decisions, splits_at, terms_at, group_at, first, block > 0
+                    tables,
+                    floats,
+                    rules,
+                    rule_at,
+                    scratch,
+                    marks,
+                    decisions,
+                    splits_at,
+                    terms_at,
+                    group_at,
+                    first,
+                    block > 0,
                 )
                 rule_at += layout.BLOCK_FLOATS
         _add_up(tables, scratch, terms_at, chunk, out)

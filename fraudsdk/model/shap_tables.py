@@ -131,7 +131,9 @@ def read_shap(data: bytes) -> Int32Array:
         Says what is wrong.
     """
     _require(data[: len(MAGIC)] == MAGIC, "not an explanation file: its first bytes are not 'fraudsdk-shap-1'")
-    _require((len(data) - len(MAGIC)) % 4 == 0, "an explanation file is truncated: its length is no whole number of words")
+    _require(
+        (len(data) - len(MAGIC)) % 4 == 0, "an explanation file is truncated: its length is no whole number of words"
+    )
     words: Int32Array = aligned((len(data) - len(MAGIC)) // 4, np.int32)
     words[:] = np.frombuffer(data, "<i4", offset=len(MAGIC))
     check_shap_tables(words)
@@ -410,9 +412,7 @@ def _numbered(
 # --- from places to words ---------------------------------------------------------------------------------------------
 
 
-def _laid_out(
-    forest: _Forest, groups: Sequence[_Group], n_features: int, n_trees: int, expected: float
-) -> Int32Array:
+def _laid_out(forest: _Forest, groups: Sequence[_Group], n_features: int, n_trees: int, expected: float) -> Int32Array:
     n_places = np.array([len(group.nodes) for group in groups], np.int64)
     n_leaves = np.array([len(group.leaves) for group in groups], np.int64)
     nodes = np.concatenate([np.empty((0, LANES), np.int64), *(group.nodes for group in groups)])
@@ -421,7 +421,11 @@ def _laid_out(
     categorical = _categorical_cells(forest, nodes, real)
     header = np.zeros(layout.HEADER_WORDS, np.int32)
     header[layout.N_FEATURES], header[layout.N_TREES] = n_features, n_trees
-    header[layout.N_GROUPS], header[layout.N_PLACES], header[layout.N_LEAVES] = len(groups), n_places.sum(), n_leaves.sum()
+    header[layout.N_GROUPS], header[layout.N_PLACES], header[layout.N_LEAVES] = (
+        len(groups),
+        n_places.sum(),
+        n_leaves.sum(),
+    )
     header[layout.N_CHUNKS], header[layout.N_TERMS] = len(chunk_ends), real.sum()
     header[layout.N_CATEGORICAL] = len(categorical)
     header[layout.N_SET_WORDS] = sum(_set_words(forest.categories[node]).size for _, node in categorical)
@@ -456,9 +460,7 @@ def _chunk_ends(n_places: Int64Array) -> list[int]:
     return ends
 
 
-def _categorical_cells(
-    forest: _Forest, nodes: Int64Array, real: npt.NDArray[np.bool_]
-) -> list[tuple[int, int]]:
+def _categorical_cells(forest: _Forest, nodes: Int64Array, real: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Cell and node of every categorical split, in the order of cells."""
     if not forest.categories:
         return []
@@ -653,16 +655,23 @@ def _follow_on(begins: Int32Array, sizes: Int32Array, total: int) -> bool:
 
 def _check_groups(parts: Mapping[str, Int32Array], header: Int32Array) -> None:
     groups = parts["groups"]
-    places_follow = _follow_on(groups[:, layout.FIRST_PLACE], groups[:, layout.GROUP_PLACES], int(header[layout.N_PLACES]))
+    places_follow = _follow_on(
+        groups[:, layout.FIRST_PLACE], groups[:, layout.GROUP_PLACES], int(header[layout.N_PLACES])
+    )
     _require(places_follow, "explanation tables: the places of the groups do not follow each other")
-    leaves_follow = _follow_on(groups[:, layout.FIRST_LEAF], groups[:, layout.GROUP_LEAVES], int(header[layout.N_LEAVES]))
+    leaves_follow = _follow_on(
+        groups[:, layout.FIRST_LEAF], groups[:, layout.GROUP_LEAVES], int(header[layout.N_LEAVES])
+    )
     _require(leaves_follow, "explanation tables: the leaves of the groups do not follow each other")
     points = groups[:, layout.POINTS]
     _require(
-        bool(((points >= 1) & (points <= layout.MAX_POINTS)).all()), "explanation tables: a number of points is out of range"
+        bool(((points >= 1) & (points <= layout.MAX_POINTS)).all()),
+        "explanation tables: a number of points is out of range",
     )
     largest = int(groups[:, layout.GROUP_PLACES].max(initial=0))
-    _require(largest == int(header[layout.MAX_GROUP_PLACES]), "explanation tables: the largest group is not what they say")
+    _require(
+        largest == int(header[layout.MAX_GROUP_PLACES]), "explanation tables: the largest group is not what they say"
+    )
 
 
 def _check_children(parts: Mapping[str, Int32Array]) -> None:
@@ -689,7 +698,8 @@ def _check_children(parts: Mapping[str, Int32Array]) -> None:
     visits = np.bincount(np.concatenate((*parents_of_places, groups[:, layout.FIRST_PLACE])), minlength=len(places))
     leaf_visits = np.bincount(np.concatenate(parents_of_leaves), minlength=len(parts["leaves"]))
     _require(
-        bool((visits == 1).all() and (leaf_visits == 1).all()), "explanation tables: a place or leaf has no parent, or two"
+        bool((visits == 1).all() and (leaf_visits == 1).all()),
+        "explanation tables: a place or leaf has no parent, or two",
     )
 
 
@@ -718,12 +728,18 @@ def _check_chunks(parts: Mapping[str, Int32Array], header: Int32Array) -> None:
         "explanation tables: a chunk has other places than its groups",
     )
     largest = int(chunks[:, layout.CHUNK_PLACES].max(initial=0))
-    _require(largest == int(header[layout.MAX_CHUNK_PLACES]), "explanation tables: the largest chunk is not what they say")
+    _require(
+        largest == int(header[layout.MAX_CHUNK_PLACES]), "explanation tables: the largest chunk is not what they say"
+    )
 
 
 def _check_terms(parts: Mapping[str, Int32Array], header: Int32Array) -> None:
     """The terms of a chunk are cells of it, each once at most, by feature; runs cut them without gap or overlap."""
-    runs, terms, chunks = parts["runs"].astype(np.int64), parts["terms"].astype(np.int64), parts["chunks"].astype(np.int64)
+    runs, terms, chunks = (
+        parts["runs"].astype(np.int64),
+        parts["terms"].astype(np.int64),
+        parts["chunks"].astype(np.int64),
+    )
     edges = np.append(runs[:, 0], int(header[layout.N_TERMS]))
     _require(
         (int(edges[0]) == 0) and bool((np.diff(runs, axis=1) >= 0).all()) and np.array_equal(runs[:, -1], edges[1:]),

@@ -177,7 +177,9 @@ def expectation(tree: Tree, cover: np.ndarray, row: np.ndarray, known: frozenset
         return expectation(tree, cover, row, known, left if goes_left(tree, node, row[feature]) else right)
     both = float(cover[left]) + float(cover[right])
     share = 0.5 if both == 0 else float(cover[left]) / both
-    return share * expectation(tree, cover, row, known, left) + (1 - share) * expectation(tree, cover, row, known, right)
+    return share * expectation(tree, cover, row, known, left) + (1 - share) * expectation(
+        tree, cover, row, known, right
+    )
 
 
 def shapley(tree: Tree, cover: np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -195,7 +197,9 @@ def shapley(tree: Tree, cover: np.ndarray, row: np.ndarray) -> np.ndarray:
     return phi
 
 
-def random_tree(rng: np.random.Generator, depth: int, n_features: int, *, chain: bool, empty: float) -> tuple[Tree, np.ndarray]:
+def random_tree(
+    rng: np.random.Generator, depth: int, n_features: int, *, chain: bool, empty: float
+) -> tuple[Tree, np.ndarray]:
     """A random tree with its covers, a share of them zero; categorical on the last feature."""
     left, feature, threshold, value, default_left, cover = [-1], [0], [0.0], [0.0], [False], [100.0]
     categories: dict[int, np.ndarray] = {}
@@ -260,11 +264,15 @@ def explainer_of(trees: list[Tree], covers: list[np.ndarray], n_features: int, b
 
 
 @settings(max_examples=120, deadline=None)
-@given(seed=st.integers(0, 2**32), n_trees=st.integers(1, 20), depth=st.integers(0, 6), empty=st.sampled_from([0.0, 0.3]))
+@given(
+    seed=st.integers(0, 2**32), n_trees=st.integers(1, 20), depth=st.integers(0, 6), empty=st.sampled_from([0.0, 0.3])
+)
 def test_contributions_are_shapley_values_of_conditional_expectations(seed, n_trees, depth, empty):
     rng = np.random.default_rng(seed)
     n_features = int(rng.integers(1, 6))
-    made = [random_tree(rng, int(rng.integers(0, depth + 1)), n_features, chain=False, empty=empty) for _ in range(n_trees)]
+    made = [
+        random_tree(rng, int(rng.integers(0, depth + 1)), n_features, chain=False, empty=empty) for _ in range(n_trees)
+    ]
     row = random_row(rng, n_features)
     expected = sum(shapley(tree, cover, row) for tree, cover in made)
     expected[-1] += 0.25

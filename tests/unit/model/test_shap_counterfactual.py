@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -46,7 +47,11 @@ def everything(row, cuts):
         if np.isnan(value):
             continue
         edges = [np.float32(-np.inf), *own, np.float32(np.inf)]
-        tried = {*own, *np.nextafter(own, np.float32(-np.inf)), *((a + b) / 2 for a, b in zip(own, own[1:], strict=False))}
+        tried = {
+            *own,
+            *np.nextafter(own, np.float32(-np.inf)),
+            *((a + b) / 2 for a, b in itertools.pairwise(own)),
+        }
         tried |= set(edges)
         for other in tried:
             crossed = int(sum((value < cut) != (other < cut) for cut in own))
@@ -155,7 +160,7 @@ def test_a_missing_value_stays_missing(make_tree, twin):
 
 
 def test_the_search_is_bounded_and_takes_the_nearest_first(make_tree, twin, monkeypatch):
-    trees, tables = forest(make_tree, 4, n_trees=30)
+    _, tables = forest(make_tree, 4, n_trees=30)
     tried = []
     search = ChangeSearch(tables, lambda rows: tried.append(len(rows)) or np.zeros(len(rows), np.float32))
     monkeypatch.setattr(counterfactual, "MAX_TRIED", 20)

@@ -195,7 +195,10 @@ EDITS = {
     "a set before the sets": (first(layout.CATEGORICAL_AT, -1, layout.SET_AT), "outside the sets"),
     "a set beyond the sets": (first(layout.CATEGORICAL_AT, 10**6, layout.SET_AT), "outside the sets"),
     "a set of a billion categories": (first(layout.CATEGORICAL_AT, 10**9, layout.SET_SIZE), "outside the sets"),
-    "a chunk that skips its categorical cells": (first(layout.CHUNKS_AT, 1, layout.FIRST_CATEGORICAL), "categorical cells"),
+    "a chunk that skips its categorical cells": (
+        first(layout.CHUNKS_AT, 1, layout.FIRST_CATEGORICAL),
+        "categorical cells",
+    ),
 }
 
 
@@ -212,7 +215,7 @@ def test_a_term_counted_twice_is_refused(words):
     at = int(words[layout.TERMS_AT])
     words[at + 1] = words[at]
 
-    with pytest.raises(InvalidModelError, match="counted twice|another feature"):
+    with pytest.raises(InvalidModelError, match=r"counted twice|another feature"):
         check_shap_tables(words)
 
 
