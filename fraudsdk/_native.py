@@ -18,65 +18,65 @@ ADDRESS_WORDS = 3
 
 
 @intrinsic
-def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
+def _pointer(typing_context, address):
     """An address as a pointer."""
     from numba.core import types
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
 
     return types.voidptr(types.int64), generate
 
 
 @device
-def ints_of(context, field):  # type: ignore[no-untyped-def]
+def ints_of(context, field):
     """The vector ``int64[n]`` that a context knows by this field; without a reference count."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (context[at + 1],), np.int64)
 
 
 @device
-def floats_of(context, field):  # type: ignore[no-untyped-def]
+def floats_of(context, field):
     """The vector ``float64[n]`` of a field."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (context[at + 1],), np.float64)
 
 
 @device
-def int_rows_of(context, field):  # type: ignore[no-untyped-def]
+def int_rows_of(context, field):
     """The table ``int64[n, m]`` of a field."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (context[at + 1], context[at + 2]), np.int64)
 
 
 @device
-def float_rows_of(context, field):  # type: ignore[no-untyped-def]
+def float_rows_of(context, field):
     """The table ``float64[n, m]`` of a field."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (context[at + 1], context[at + 2]), np.float64)
 
 
 @device
-def row_of(context, field):  # type: ignore[no-untyped-def]
+def row_of(context, field):
     """The row ``float32[n]`` of a field."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (context[at + 1],), np.float32)
 
 
 @device
-def bytes_of(context, field):  # type: ignore[no-untyped-def]
+def bytes_of(context, field):
     """The table ``int64[n, m]`` of a field as the vector ``uint8[8 * n * m]`` of its bytes."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (context[at + 1] * context[at + 2] * 8,), np.uint8)
 
 
 @intrinsic
-def call_float32(typing_context, function, one, other):  # type: ignore[no-untyped-def]
+def call_float32(typing_context, function, one, other):
     """Call ``float f(int64_t, int64_t)`` at an address."""
     from llvmlite import ir
     from numba.core import types
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         word = ir.IntType(64)
         kind = ir.FunctionType(ir.FloatType(), [word, word])
         return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])

@@ -22,19 +22,19 @@ _HALF: Final = 32
 _FLOATS: Final = 16
 
 
-class _Vector(types.Type):  # type: ignore[misc]
+class _Vector(types.Type):
     def __init__(self, name: str, element: ir.Type, count: int) -> None:
         self.llvm = ir.VectorType(element, count)
         super().__init__(name=name)
 
 
 @register_model(_Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: _Vector) -> None:
         super().__init__(manager, vector, vector.llvm)
 
 
-class _InstructionSet(types.Type):  # type: ignore[misc]
+class _InstructionSet(types.Type):
     """A value that is only a type: it chooses among intrinsics and costs nothing at run time."""
 
 

@@ -23,6 +23,7 @@ from fraudsdk.compiler.certify import certify
 from fraudsdk.compiler.documents import MAX_BYTES
 from fraudsdk.compiler.frontend import load_treelite, trees_of
 from fraudsdk.compiler.reference import empty_forest_margin, load_booster
+from fraudsdk.compiler.shap import check_contributions, shap_tables_of
 from fraudsdk.compiler.validate import ValidatedModel, check_feature_names, validate_model
 from fraudsdk.compiler.vendors import vendor
 from fraudsdk.errors import ConfigurationError, InvalidModelError, ModelNotFoundError
@@ -40,10 +41,12 @@ from fraudsdk.model.manifest import (
     LIBRARY,
     MANIFEST,
     RESERVED,
+    SHAP,
     FileEntry,
     Manifest,
     plain_name,
 )
+from fraudsdk.model.shap_tables import write_shap
 
 CERTIFICATE_SEED: Final = 20_260_701
 
@@ -130,6 +133,9 @@ def compile_model(
         base_margin = empty_forest_margin(validated)
         depth = max(tree.depth() for tree in trees)
         engine = _native(aside, backend, trees, validated.n_features, depth, base_margin)
+        shap_tables = shap_tables_of(validated, trees, base_margin)
+        check_contributions(shap_tables, booster, validated, trees, seed=CERTIFICATE_SEED)
+        (aside / SHAP).write_bytes(write_shap(shap_tables))
         for file_name, content in extras.items():
             (aside / file_name).write_bytes(content)
         stated = Manifest(

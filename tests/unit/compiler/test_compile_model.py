@@ -55,7 +55,7 @@ def artefact(tmp_path_factory, ubj_model):
 def test_the_artefact_is_a_manifest_a_certificate_and_the_files_it_names(artefact, ubj_model):
     manifest = json.loads((artefact / "manifest.json").read_text())
 
-    assert {"certificate.json", "forest.bin", "model.ubj", "vocabulary.json"} == set(manifest["files"])
+    assert {"certificate.json", "forest.bin", "model.ubj", "shap.bin", "vocabulary.json"} == set(manifest["files"])
     for name, entry in manifest["files"].items():
         assert hashlib.sha256((artefact / name).read_bytes()).hexdigest() == entry["sha256"]
     assert hashlib.sha256(ubj_model).hexdigest() == manifest["source_sha256"]
