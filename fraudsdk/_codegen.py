@@ -24,6 +24,7 @@ from numba.core import cgutils, compiler, sigutils, types
 from numba.core.codegen import AOTCodeLibrary, AOTCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
+from numba.core.types.containers import BaseTuple
 from numba.np.arrayobj import populate_array
 
 from fraudsdk._kernel_cache import CompiledObject
@@ -346,7 +347,7 @@ class _Entry:
             return self._c_call("PyFloat_FromDouble", _POINTER, [builder.fpext(value, _DOUBLE)])
         if type_ == types.boolean:
             return self._c_call("PyBool_FromLong", _POINTER, [builder.zext(value, _WORD)])
-        if isinstance(type_, types.Tuple | types.UniTuple):
+        if isinstance(type_, BaseTuple):
             return self._wrapped_tuple(type_, value)
         raise TypeError(
             f"{self._name} returns {type_}; kernels return int64, floats, booleans, tuples of them, or nothing"

@@ -124,10 +124,6 @@ class KernelCache:
             return f"{self.folder}: {error.strerror or type(error).__name__}"
         return ""
 
-    def holds(self, name: str, key: str) -> bool:
-        """Whether `read` would give something."""
-        return self.read(name, key) is not None
-
     def _path(self, name: str, key: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{name}-{key[:32]}{SUFFIX}"
