@@ -32,7 +32,7 @@ MAX_FILE_BYTES: Final = 64 << 20
 _DIGEST_BYTES: Final = 32
 _WRITABLE_BY_OTHERS: Final = 0o022
 # Folders that kernels of other folders inline from.
-_SHARED: Final = ("domain", "encoding", "entity_state", "telemetry")
+_SHARED: Final = ("domain", "encoding", "entity_state", "features", "telemetry")
 # Where code is cached or how many threads there are does not change the code.
 _HARMLESS_SETTINGS: Final = ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER")
 

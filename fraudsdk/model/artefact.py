@@ -104,6 +104,15 @@ class CompiledModel:
         """``"name/version"``, as decisions carry it."""
         return f"{self.manifest.name}/{self.manifest.version}"
 
+    @property
+    def native(self) -> tuple[int, int] | None:
+        """
+        Where another kernel finds the forest: the address of ``float f(int64_t row, int64_t tables)``, and that of the tables.
+
+        Good for as long as the model lives.  None where only Python can call it.
+        """
+        return None
+
     def margin(self, row: npt.NDArray[np.float32]) -> float:
         """
         Margin of one row.
