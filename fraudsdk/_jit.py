@@ -112,8 +112,11 @@ class Kernel(Deferred):
             return self.warmed
 
     def _loaded(self) -> tuple[Callable[..., Any], bool, str]:
-        # What was typed in, or comes from a string, has no source to tell its versions apart by.
-        cache = KernelCache.of_environment() if self._source.is_file() else KernelCache(None)
+        if not self._source.is_file():
+            # Typed in, or from a string: there is nothing to tell its versions apart by.
+            compiled = self.compile(host_target())
+            return load(self.name, compiled.code, compiled.externals), True, "it has no source file"
+        cache = KernelCache.of_environment()
         for target in runnable_targets(self.needs):
             cached = cache.read(self.name, self.key(target))
             if cached is None:

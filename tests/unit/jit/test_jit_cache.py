@@ -203,44 +203,84 @@ def test_a_setting_that_changes_code_is_another_key_and_one_that_does_not_is_not
     assert before == key()
 
 
+def stamp_of(source):
+    for remembered in (
+        _kernel_cache._digest_of_sources,
+        _kernel_cache._imports_of,
+        _kernel_cache._contents,
+        _kernel_cache._exists,
+    ):
+        remembered.cache_clear()
+    return _kernel_cache.source_stamp(source)
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """A copy of the package, to be edited."""
+    root = tmp_path / "fraudsdk"
+    original = os.path.dirname(_kernel_cache.__file__)
+    shutil.copytree(original, root, ignore=shutil.ignore_patterns("__pycache__", "training", "simulation"))
+    monkeypatch.setattr(_kernel_cache, "__file__", str(root / "_kernel_cache.py"))
+    return root
+
+
 def test_an_edit_of_a_source_beside_the_kernel_is_another_key_and_a_new_time_is_not(tmp_path):
     source = tmp_path / "kernels.py"
     source.write_text("")
     (tmp_path / "helper.py").write_text("HALF = 0.5")
 
-    def stamp():
-        _kernel_cache._sources_beside.cache_clear()
-        return _kernel_cache.source_stamp(source)
-
-    before = stamp()
+    before = stamp_of(source)
     os.utime(tmp_path / "helper.py", (1, 1))
-    assert before == stamp()
+    assert before == stamp_of(source)
 
     (tmp_path / "helper.py").write_text("HALF = 0.6")
-    assert before != stamp()
+    assert before != stamp_of(source)
 
 
 @pytest.mark.parametrize(
-    "module", ["_jit", "_codegen", "_loader", "domain.fields", "entity_state.layout", "encoding.hashing"]
+    ("kernels", "edited"),
+    [
+        ("model/kernels.py", "_jit.py"),
+        ("model/kernels.py", "_codegen.py"),
+        ("model/kernels.py", "model/layout.py"),
+        ("features/kernels.py", "domain/fields.py"),
+        ("features/kernels.py", "entity_state/layout.py"),
+        ("scorer/kernels.py", "features/kernels.py"),
+        ("scorer/kernels.py", "entity_state/kernels.py"),
+        ("scorer/kernels.py", "encoding/mapping_kernels.py"),
+    ],
 )
-def test_what_every_kernel_may_inline_is_in_every_key(tmp_path, monkeypatch, module):
-    root = tmp_path / "fraudsdk"
-    shutil.copytree(
-        os.path.dirname(_kernel_cache.__file__),
-        root,
-        ignore=shutil.ignore_patterns("__pycache__", "training", "simulation"),
-    )
-    monkeypatch.setattr(_kernel_cache, "__file__", str(root / "_kernel_cache.py"))
+def test_an_edit_of_what_a_kernel_inlines_however_far_away_is_another_key(copied, kernels, edited):
+    before = stamp_of(copied / kernels)
+    with (copied / edited).open("a") as file:
+        file.write("# edited\n")
 
-    def stamp():
-        _kernel_cache._sources_beside.cache_clear()
-        return _kernel_cache.source_stamp(root / "model" / "kernels.py")
+    assert before != stamp_of(copied / kernels)
 
-    before = stamp()
-    with (root / f"{module.replace('.', '/')}.py").open("a") as edited:
-        edited.write("# edited\n")
 
-    assert before != stamp()
+def test_an_edit_of_what_no_kernel_imports_is_the_same_key(copied):
+    """
+    Else every edit of a policy would cost its author a minute.
+    """
+    before = stamp_of(copied / "features" / "kernels.py")
+    with (copied / "policy" / "policy.py").open("a") as file:
+        file.write("# edited\n")
+
+    assert before == stamp_of(copied / "features" / "kernels.py")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from fraudsdk.model import layout",
+        "from fraudsdk.model import (\n    layout,\n)",
+        "    from fraudsdk.model.layout import (\n    LANES)",
+    ],
+)
+def test_every_spelling_of_an_import_is_followed(text):
+    root = _kernel_cache.Path(_kernel_cache.__file__).parent
+
+    assert root / "model" / "layout.py" in _kernel_cache._imported_by(text.encode(), root)
 
 
 def test_a_full_disk_costs_the_next_start_and_not_this_one(folder, monkeypatch):
@@ -300,7 +340,7 @@ def test_code_that_the_linker_refuses_is_compiled_anew(folder):
 def test_a_missing_symbol_is_an_error_and_not_a_crash():
     missing = kernel("int64(int64)")(plus_one).compile(runnable_targets()[0])
 
-    with pytest.raises(UnloadableCodeError, match="no.where: "):
+    with pytest.raises(UnloadableCodeError, match=r"no\.where: "):
         load("no.where", missing.code.replace(b"PyLong_FromLongLong", b"PyNowhere_FromLongs"), ())
 
 
