@@ -22,7 +22,7 @@ from types import FunctionType
 from typing import Any, TypeVar
 
 from fraudsdk._kernel_cache import CompiledObject, KernelCache, source_stamp
-from fraudsdk._loader import Target, UnloadableCodeError, host_has, host_target, load, runnable_targets
+from fraudsdk._loader import Loaded, Target, UnloadableCodeError, host_has, host_target, load, runnable_targets
 from fraudsdk.errors import ConfigurationError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,19 +70,36 @@ class Deferred:
 
     @property
     def _numba_type_(self) -> Any:
-        from fraudsdk import _codegen
+        return _codegen().type_of(self._for_kernels())
 
-        return _codegen.type_of(self.made)
+    def _for_kernels(self) -> Any:
+        return self.made
 
     def __call__(self, *args: Any) -> Any:
         return self.made(*args)
+
+
+class Device(Deferred):
+    """A helper; Python may call it too, by a compilation of its own, which tests do."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(lambda: _codegen().dispatcher(function))
+        self._function = function
+        functools.update_wrapper(self, function)
+
+    @functools.cached_property
+    def _inlined(self) -> Any:
+        return _codegen().inlined(self._function)
+
+    def _for_kernels(self) -> Any:
+        return self._inlined
 
 
 class Kernel(Deferred):
     """An entry point.  Calling it before it is warm makes it so."""
 
     def __init__(self, function: FunctionType, signature: str, *, nogil: bool, needs: Sequence[str]) -> None:
-        super().__init__(lambda: _numba_dispatcher(function))
+        super().__init__(lambda: _codegen().dispatcher(function))
         functools.update_wrapper(self, function)
         self.function = function
         self.name = f"{function.__module__}.{function.__qualname__}"
@@ -90,6 +107,7 @@ class Kernel(Deferred):
         self.nogil = nogil
         self.needs = tuple(needs)
         self.warmed: Warmed | None = None
+        self._address = 0
         self._source = Path(function.__code__.co_filename)
 
     def __call__(self, *args: Any) -> Any:
@@ -105,29 +123,45 @@ class Kernel(Deferred):
                         f"{self.name} needs a CPU with {', '.join(self.needs)}; choose another engine"
                     )
                 started = time.perf_counter()
-                entry, compiled, not_kept = self._loaded()
+                loaded, compiled, not_kept = self._loaded()
+                self._address = loaded.address
                 # Found on the class by a call, which so costs no Python frame.
-                type(self).__call__ = staticmethod(entry)  # type: ignore[method-assign]
+                type(self).__call__ = staticmethod(loaded.entry)  # type: ignore[method-assign]
                 self.warmed = Warmed(self.name, compiled, time.perf_counter() - started, not_kept)
             return self.warmed
 
-    def _loaded(self) -> tuple[Callable[..., Any], bool, str]:
+    @property
+    def address(self) -> int:
+        """
+        Address of the kernel as a C function of its scalars, for other kernels to call; valid for good.
+
+        Raises
+        ------
+        TypeError
+            It takes arrays, or gives back more than one number.
+        """
+        self.warm_up()
+        if not self._address:
+            raise TypeError(f"{self.name} is no function of numbers alone, so that it has no address: {self.signature}")
+        return self._address
+
+    def _loaded(self) -> tuple[Loaded, bool, str]:
         if not self._source.is_file():
             # Typed in, or from a string: there is nothing to tell its versions apart by.
             compiled = self.compile(host_target())
-            return load(self.name, compiled.code, compiled.externals), True, "it has no source file"
+            return load(self.name, compiled), True, "it has no source file"
         cache = KernelCache.of_environment()
         for target in runnable_targets(self.needs):
             cached = cache.read(self.name, self.key(target))
             if cached is None:
                 continue
             try:
-                return load(self.name, cached.code, cached.externals), False, ""
+                return load(self.name, cached), False, ""
             except UnloadableCodeError:
                 continue  # of a process with other libraries: compiled for this one below
         compiled = self.compile(host_target())
         not_kept = cache.write(self.name, self.key(host_target()), compiled)
-        return load(self.name, compiled.code, compiled.externals), True, not_kept
+        return load(self.name, compiled), True, not_kept
 
     def prepare(self, cache: KernelCache, target: Target) -> Warmed:
         """Compile for a CPU, which need not be this one, into a cache that does not hold it yet."""
@@ -140,9 +174,7 @@ class Kernel(Deferred):
 
     def compile(self, target: Target) -> CompiledObject:
         """Machine code for a CPU."""
-        from fraudsdk import _codegen
-
-        compiled: CompiledObject = _codegen.compile_object(
+        compiled: CompiledObject = _codegen().compile_object(
             self.function, self.signature, self.name, nogil=self.nogil, target=target
         )
         return compiled
@@ -182,8 +214,7 @@ def kernel(signature: str, *, nogil: bool = True, needs: Sequence[str] = ()) -> 
 def device(function: F) -> F:
     """Mark a helper that only kernels call; it is inlined into its caller."""
     # Forced: twice as fast as calls that hand over twenty arrays each on the stack.
-    marked = Deferred(lambda: _numba_dispatcher(function, inline=True))
-    return functools.update_wrapper(marked, function)  # type: ignore[return-value]
+    return Device(function)  # type: ignore[return-value]
 
 
 def intrinsic(function: Callable[..., Any]) -> Any:
@@ -262,8 +293,7 @@ def warm_up(prefix: str = "fraudsdk.") -> list[Warmed]:
     return [each.warm_up() for each in kernels(prefix) if host_has(each.needs)]
 
 
-def _numba_dispatcher(function: Callable[..., Any], *, inline: bool = False) -> Any:
+def _codegen() -> Any:
     from fraudsdk import _codegen
 
-    assert isinstance(function, FunctionType)
-    return _codegen.dispatcher(function, inline=inline)
+    return _codegen

@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-MAGIC: Final = b"fraudsdk kernel 1\n"
+MAGIC: Final = b"fraudsdk kernel 2\n"
 SUFFIX: Final = ".kernel"
 # Files kept per kernel: several interpreters, CPUs and versions may share a home.
 MAX_FILES_PER_KERNEL: Final = 16
@@ -48,10 +48,13 @@ class CompiledObject:
     code : bytes
     externals : tuple of str
         What must be found when it is loaded: functions of CPython and of the C library.
+    has_native : bool
+        Whether it holds a C function of the kernel's scalars beside the one for Python.
     """
 
     code: bytes
     externals: tuple[str, ...]
+    has_native: bool = False
 
 
 class KernelCache:
@@ -198,7 +201,7 @@ def _imports_of(path: Path) -> frozenset[Path]:
 
 
 def _imported_by(text: bytes, root: Path) -> set[Path]:
-    imported = set()
+    imported: set[Path] = set()
     for module, names in _IMPORT.findall(text):
         place = root.joinpath(*module.decode().split(".")[1:])
         candidates = [place / f"{name.decode()}.py" for name in _NAME.findall(names)]
@@ -256,7 +259,9 @@ def _is_trusted(status: os.stat_result) -> bool:
 
 
 def _serialised(name: str, key: str, compiled: CompiledObject) -> bytes:
-    head = json.dumps({"name": name, "key": key, "externals": compiled.externals}).encode()
+    head = json.dumps(
+        {"name": name, "key": key, "externals": compiled.externals, "has_native": compiled.has_native}
+    ).encode()
     payload = head + b"\n" + compiled.code
     return MAGIC + hashlib.sha256(payload).digest() + payload
 
@@ -270,4 +275,4 @@ def _parsed(data: bytes, name: str, key: str) -> CompiledObject | None:
     stated = json.loads(head)
     if (stated["name"], stated["key"]) != (name, key):
         return None  # a copy under another name
-    return CompiledObject(code, tuple(stated["externals"]))
+    return CompiledObject(code, tuple(stated["externals"]), stated["has_native"])

@@ -17,9 +17,12 @@ from typing import Any, Final
 import llvmlite.binding as llvm
 import numpy as np
 
+from fraudsdk._kernel_cache import CompiledObject
 from fraudsdk.errors import ConfigurationError
 
 ENTRY_SYMBOL: Final = "fraudsdk_entry"
+# The kernel as a C function of its scalars, for other kernels to call by its address.
+NATIVE_SYMBOL: Final = "fraudsdk_native"
 # Resolved to NumPy's array type when code is linked: its address differs from process to process.
 NDARRAY_SYMBOL: Final = "fraudsdk_ndarray_type"
 
@@ -119,7 +122,24 @@ _kept: list[Any] = []
 _serial = itertools.count()  # the linker takes a name once
 
 
-def load(name: str, code: bytes, externals: Iterable[str]) -> Callable[..., Any]:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """
+    Code that is part of this process now.
+
+    Attributes
+    ----------
+    entry : callable
+        For Python.
+    address : int
+        Of the C function of its scalars; 0 where it has none.
+    """
+
+    entry: Callable[..., Any]
+    address: int
+
+
+def load(name: str, compiled: CompiledObject) -> Loaded:
     """
     Link an object file into this process.
 
@@ -127,10 +147,8 @@ def load(name: str, code: bytes, externals: Iterable[str]) -> Callable[..., Any]
     ----------
     name : str
         What tracebacks call it.
-    code : bytes
+    compiled : CompiledObject
         As `fraudsdk._codegen` wrote it; has been verified.
-    externals : iterable of str
-        Symbols that it leaves to the process.
 
     Raises
     ------
@@ -139,19 +157,22 @@ def load(name: str, code: bytes, externals: Iterable[str]) -> Callable[..., Any]
     """
     with _lock:
         try:
-            library = _linked(name, code, {})
+            library = _linked(name, compiled, {})
         except RuntimeError:
             try:
-                library = _linked(name, code, _numba_runtime(externals))
+                library = _linked(name, compiled, _numba_runtime(compiled.externals))
             except RuntimeError as error:
                 raise UnloadableCodeError(f"{name}: {error}") from error
         definition = _MethodDef(name.rpartition(".")[2].encode(), library[ENTRY_SYMBOL], _METH_FASTCALL, None)
         _kept.append((library, definition))
-    return _new_function(ctypes.byref(definition), None, None)
+    address = library[NATIVE_SYMBOL] if compiled.has_native else 0
+    return Loaded(_new_function(ctypes.byref(definition), None, None), address)
 
 
-def _linked(name: str, code: bytes, imports: Mapping[str, int]) -> Any:
-    builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(ENTRY_SYMBOL)
+def _linked(name: str, compiled: CompiledObject, imports: Mapping[str, int]) -> Any:
+    builder = llvm.JITLibraryBuilder().add_object_img(compiled.code).add_current_process().export_symbol(ENTRY_SYMBOL)
+    if compiled.has_native:
+        builder.export_symbol(NATIVE_SYMBOL)
     builder.import_symbol(NDARRAY_SYMBOL, id(np.ndarray))
     for symbol, address in imports.items():
         builder.import_symbol(symbol, address)

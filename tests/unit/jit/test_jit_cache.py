@@ -338,10 +338,10 @@ def test_code_that_the_linker_refuses_is_compiled_anew(folder):
 
 
 def test_a_missing_symbol_is_an_error_and_not_a_crash():
-    missing = kernel("int64(int64)")(plus_one).compile(runnable_targets()[0])
+    code = kernel("int64(int64)")(plus_one).compile(runnable_targets()[0]).code
 
     with pytest.raises(UnloadableCodeError, match=r"no\.where: "):
-        load("no.where", missing.code.replace(b"PyLong_FromLongLong", b"PyNowhere_FromLongs"), ())
+        load("no.where", CompiledObject(code.replace(b"PyLong_FromLongLong", b"PyNowhere_FromLongs"), ()))
 
 
 def test_what_was_typed_in_is_not_kept(folder):

@@ -4,6 +4,7 @@ A kernel takes what its signature says, refuses everything else, and computes wh
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import threading
 import time
@@ -219,6 +220,29 @@ def test_arguments_and_results_are_not_leaked():
 def test_a_kernel_may_call_a_kernel_and_name_things_that_are_made_late():
     assert 7.0 == half_of_the_sum_of_squares(np.array([1.0, 2.0, 3.0]))
     assert np.arctan2(1.0, 2.0) == angle(1.0, 2.0)
+
+
+@kernel("float32(float64, int64)")
+def scaled(number, whole):
+    return number * whole
+
+
+def test_a_kernel_of_numbers_is_a_c_function_at_an_address():
+    call = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.c_double, ctypes.c_int64)(scaled.address)
+
+    assert 3.75 == call(1.25, 3) == scaled(1.25, 3)
+
+
+def test_a_kernel_of_arrays_has_no_address():
+    with pytest.raises(TypeError, match="no function of numbers alone"):
+        _ = sum_of_squares.address
+
+
+def test_a_helper_can_be_called_from_python_too():
+    """
+    For its test; kernels inline another compilation of it.
+    """
+    assert 9.0 == squared(3.0)
 
 
 def test_a_kernel_that_fails_says_so_rather_than_returning_rubbish():
