@@ -24,10 +24,11 @@ from numba.core import cgutils, compiler, sigutils, types
 from numba.core.codegen import AOTCodeLibrary, AOTCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
+from numba.core.types.containers import BaseTuple
 from numba.np.arrayobj import populate_array
 
 from fraudsdk._kernel_cache import CompiledObject
-from fraudsdk._loader import ENTRY_SYMBOL, NDARRAY_SYMBOL, PLAIN_SYMBOL, Target
+from fraudsdk._loader import ENTRY_SYMBOL, NATIVE_SYMBOL, NDARRAY_SYMBOL, Target
 from fraudsdk.errors import ConfigurationError
 
 FLAGS: Final[dict[str, Any]] = {
@@ -35,13 +36,13 @@ FLAGS: Final[dict[str, Any]] = {
     "fastmath": False,  # NaN means "missing" here, and fastmath may assume there are none
 }
 
+_SCALARS: Final = (types.int64, types.float64, types.float32)
+
 _WORD: Final = ir.IntType(64)
 _INT: Final = ir.IntType(32)
 _BYTE: Final = ir.IntType(8)
 _POINTER: Final = _BYTE.as_pointer()
 _DOUBLE: Final = ir.DoubleType()
-
-_SCALARS: Final = {types.int64: _WORD, types.float64: _DOUBLE, types.float32: ir.FloatType()}
 
 # Offsets in PyArrayObject and PyArray_Descr, in bytes; the same in every NumPy that has been published for 64 bits.
 _OBJECT_TYPE: Final = 8
@@ -113,14 +114,14 @@ define void @NRT_MemInfo_call_dtor(ptr %record) {
 
 
 class _Library(AOTCodeLibrary):  # type: ignore[misc]
-    """A library of which only the entry can be seen from outside, once it has one."""
+    """A library of which only its entries can be seen from outside, once it has one."""
 
     def _optimize_final_module(self) -> None:
         defined = [function for function in self._final_module.functions if not function.is_declaration]
         if any(function.name == ENTRY_SYMBOL for function in defined):
             # LLVM then sees that no array has an owner: reference counting goes, and Numba's runtime with it.
             for function in defined:
-                if function.name not in (ENTRY_SYMBOL, PLAIN_SYMBOL):
+                if function.name not in (ENTRY_SYMBOL, NATIVE_SYMBOL):
                     function.linkage = "internal"
         super()._optimize_final_module()
 
@@ -143,9 +144,14 @@ class _Codegen(AOTCPUCodegen):  # type: ignore[misc]
         return self._target.features
 
 
-def dispatcher(function: Callable[..., Any], *, inline: bool = False) -> Any:
-    """Numba's dispatcher of a function, for kernels that call it and for looking at what LLVM makes of it."""
-    return numba.njit(forceinline=inline, nogil=True, **FLAGS)(function)
+def dispatcher(function: Callable[..., Any]) -> Any:
+    """Numba's dispatcher of a function, to be called from Python or to look at what LLVM makes of it."""
+    return numba.njit(nogil=True, **FLAGS)(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """The dispatcher of a helper for kernels alone: without the two wrappers that Python and C would call it by."""
+    return numba.njit(forceinline=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **FLAGS)(function)
 
 
 @global_compiler_lock  # type: ignore[untyped-decorator]
@@ -186,10 +192,11 @@ def compile_object(
     )
     module = library.create_ir_module("entry")
     _Entry(context, module, compiled, name, nogil=nogil).build()
+    has_native = _add_native(context, module, compiled)
     library.add_ir_module(module)
     library.add_llvm_module(llvm.parse_assembly(_RUNTIME))
     code = library.emit_native_object()
-    return CompiledObject(code, _externals(library))
+    return CompiledObject(code, _externals(library), has_native)
 
 
 def type_of(thing: Any) -> Any:
@@ -213,6 +220,24 @@ def _externals(library: Any) -> tuple[str, ...]:
     declared = [function.name for function in module.functions if function.is_declaration]
     declared += [variable.name for variable in module.global_variables if variable.is_declaration]
     return tuple(sorted(name for name in declared if not name.startswith("llvm.")))
+
+
+def _add_native(context: Any, module: ir.Module, compiled: Any) -> bool:
+    """A C function of the same scalars; False for a kernel of anything else."""
+    args, result = compiled.signature.args, compiled.signature.return_type
+    if any(type_ not in _SCALARS for type_ in (*args, result)):
+        return False
+    function_type = ir.FunctionType(context.get_value_type(result), [context.get_value_type(type_) for type_ in args])
+    function = ir.Function(module, function_type, NATIVE_SYMBOL)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    convention = context.call_conv
+    callee = cgutils.get_or_insert_function(
+        module, convention.get_function_type(result, args), compiled.fndesc.llvm_func_name
+    )
+    # There is nobody to tell of an error: kernels are not to raise.
+    _, value = convention.call_function(builder, callee, result, args, function.args)
+    builder.ret(value)
+    return True
 
 
 class _Entry:
@@ -246,16 +271,6 @@ class _Entry:
         with builder.if_then(status.is_error, likely=False):
             self._raise("PyExc_SystemError", f"{self._name} failed; kernels are not to raise")
         builder.ret(self._wrapped(self._result, value))
-        if all(type_ in _SCALARS for type_ in (self._result, *self._args)):
-            self._build_plain()
-
-    def _build_plain(self) -> None:
-        """The same for C, and for other kernels: numbers in, a number out, no Python."""
-        kinds = [_SCALARS[type_] for type_ in self._args]
-        plain = ir.Function(self._module, ir.FunctionType(_SCALARS[self._result], kinds), PLAIN_SYMBOL)
-        self._builder = ir.IRBuilder(plain.append_basic_block("entry"))
-        _, value = self._call(list(plain.args))
-        self._builder.ret(value)
 
     def _call(self, values: list[Any]) -> Any:
         convention = self._context.call_conv
@@ -358,7 +373,7 @@ class _Entry:
             return self._c_call("PyFloat_FromDouble", _POINTER, [builder.fpext(value, _DOUBLE)])
         if type_ == types.boolean:
             return self._c_call("PyBool_FromLong", _POINTER, [builder.zext(value, _WORD)])
-        if isinstance(type_, types.Tuple | types.UniTuple):
+        if isinstance(type_, BaseTuple):
             return self._wrapped_tuple(type_, value)
         raise TypeError(
             f"{self._name} returns {type_}; kernels return int64, floats, booleans, tuples of them, or nothing"

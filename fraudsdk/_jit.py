@@ -70,19 +70,36 @@ class Deferred:
 
     @property
     def _numba_type_(self) -> Any:
-        from fraudsdk import _codegen
+        return _codegen().type_of(self._for_kernels())
 
-        return _codegen.type_of(self.made)
+    def _for_kernels(self) -> Any:
+        return self.made
 
     def __call__(self, *args: Any) -> Any:
         return self.made(*args)
+
+
+class Device(Deferred):
+    """A helper; Python may call it too, by a compilation of its own, which tests do."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(lambda: _codegen().dispatcher(function))
+        self._function = function
+        functools.update_wrapper(self, function)
+
+    @functools.cached_property
+    def _inlined(self) -> Any:
+        return _codegen().inlined(self._function)
+
+    def _for_kernels(self) -> Any:
+        return self._inlined
 
 
 class Kernel(Deferred):
     """An entry point.  Calling it before it is warm makes it so."""
 
     def __init__(self, function: FunctionType, signature: str, *, nogil: bool, needs: Sequence[str]) -> None:
-        super().__init__(lambda: _numba_dispatcher(function))
+        super().__init__(lambda: _codegen().dispatcher(function))
         functools.update_wrapper(self, function)
         self.function = function
         self.name = f"{function.__module__}.{function.__qualname__}"
@@ -90,18 +107,12 @@ class Kernel(Deferred):
         self.nogil = nogil
         self.needs = tuple(needs)
         self.warmed: Warmed | None = None
-        self._source = Path(function.__code__.co_filename)
         self._address = 0
+        self._source = Path(function.__code__.co_filename)
 
     def __call__(self, *args: Any) -> Any:
         self.warm_up()
         return self(*args)
-
-    @property
-    def address(self) -> int:
-        """Of the C function, for other kernels to call; 0 where not all arguments are numbers.  Good for the whole process."""
-        self.warm_up()
-        return self._address
 
     def warm_up(self) -> Warmed:
         """Load or compile; once."""
@@ -119,26 +130,51 @@ class Kernel(Deferred):
                 self.warmed = Warmed(self.name, compiled, time.perf_counter() - started, not_kept)
             return self.warmed
 
+    @property
+    def address(self) -> int:
+        """
+        Address of the kernel as a C function of its scalars, for other kernels to call; valid for good.
+
+        Raises
+        ------
+        TypeError
+            It takes arrays, or gives back more than one number.
+        """
+        self.warm_up()
+        if not self._address:
+            raise TypeError(f"{self.name} is no function of numbers alone, so that it has no address: {self.signature}")
+        return self._address
+
     def _loaded(self) -> tuple[Loaded, bool, str]:
-        # What was typed in, or comes from a string, has no source to tell its versions apart by.
-        cache = KernelCache.of_environment() if self._source.is_file() else KernelCache(None)
+        if not self._source.is_file():
+            # Typed in, or from a string: there is nothing to tell its versions apart by.
+            compiled = self.compile(host_target())
+            return load(self.name, compiled), True, "it has no source file"
+        cache = KernelCache.of_environment()
         for target in runnable_targets(self.needs):
             cached = cache.read(self.name, self.key(target))
             if cached is None:
                 continue
             try:
-                return load(self.name, cached.code, cached.externals), False, ""
+                return load(self.name, cached), False, ""
             except UnloadableCodeError:
                 continue  # of a process with other libraries: compiled for this one below
         compiled = self.compile(host_target())
         not_kept = cache.write(self.name, self.key(host_target()), compiled)
-        return load(self.name, compiled.code, compiled.externals), True, not_kept
+        return load(self.name, compiled), True, not_kept
+
+    def prepare(self, cache: KernelCache, target: Target) -> Warmed:
+        """Compile for a CPU, which need not be this one, into a cache that does not hold it yet."""
+        started = time.perf_counter()
+        key = self.key(target)
+        if cache.read(self.name, key) is not None:
+            return Warmed(self.name, False, time.perf_counter() - started)
+        not_kept = cache.problem() or cache.write(self.name, key, self.compile(target))
+        return Warmed(self.name, True, time.perf_counter() - started, not_kept)
 
     def compile(self, target: Target) -> CompiledObject:
         """Machine code for a CPU."""
-        from fraudsdk import _codegen
-
-        compiled: CompiledObject = _codegen.compile_object(
+        compiled: CompiledObject = _codegen().compile_object(
             self.function, self.signature, self.name, nogil=self.nogil, target=target
         )
         return compiled
@@ -178,8 +214,7 @@ def kernel(signature: str, *, nogil: bool = True, needs: Sequence[str] = ()) -> 
 def device(function: F) -> F:
     """Mark a helper that only kernels call; it is inlined into its caller."""
     # Forced: twice as fast as calls that hand over twenty arrays each on the stack.
-    marked = Deferred(lambda: _numba_dispatcher(function, inline=True))
-    return functools.update_wrapper(marked, function)  # type: ignore[return-value]
+    return Device(function)  # type: ignore[return-value]
 
 
 def intrinsic(function: Callable[..., Any]) -> Any:
@@ -258,8 +293,7 @@ def warm_up(prefix: str = "fraudsdk.") -> list[Warmed]:
     return [each.warm_up() for each in kernels(prefix) if host_has(each.needs)]
 
 
-def _numba_dispatcher(function: Callable[..., Any], *, inline: bool = False) -> Any:
+def _codegen() -> Any:
     from fraudsdk import _codegen
 
-    assert isinstance(function, FunctionType)
-    return _codegen.dispatcher(function, inline=inline)
+    return _codegen

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import sysconfig
 import tempfile
@@ -24,15 +25,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-MAGIC: Final = b"fraudsdk kernel 1\n"
+MAGIC: Final = b"fraudsdk kernel 2\n"
 SUFFIX: Final = ".kernel"
 # Files kept per kernel: several interpreters, CPUs and versions may share a home.
 MAX_FILES_PER_KERNEL: Final = 16
 MAX_FILE_BYTES: Final = 64 << 20
 _DIGEST_BYTES: Final = 32
 _WRITABLE_BY_OTHERS: Final = 0o022
-# Folders that kernels of other folders inline from.
-_SHARED: Final = ("domain", "encoding", "entity_state", "features", "telemetry")
+_IMPORT: Final = re.compile(rb"^[ \t]*from\s+(fraudsdk(?:\.\w+)*)\s+import\s+(\([^)]*\)|[^\n]*)", re.MULTILINE)
+_NAME: Final = re.compile(rb"\w+")
 # Where code is cached or how many threads there are does not change the code.
 _HARMLESS_SETTINGS: Final = ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER")
 
@@ -47,10 +48,13 @@ class CompiledObject:
     code : bytes
     externals : tuple of str
         What must be found when it is loaded: functions of CPython and of the C library.
+    has_native : bool
+        Whether it holds a C function of the kernel's scalars beside the one for Python.
     """
 
     code: bytes
     externals: tuple[str, ...]
+    has_native: bool = False
 
 
 class KernelCache:
@@ -124,10 +128,6 @@ class KernelCache:
             return f"{self.folder}: {error.strerror or type(error).__name__}"
         return ""
 
-    def holds(self, name: str, key: str) -> bool:
-        """Whether `read` would give something."""
-        return self.read(name, key) is not None
-
     def _path(self, name: str, key: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{name}-{key[:32]}{SUFFIX}"
@@ -167,20 +167,58 @@ def source_stamp(source: Path, *settings: Any) -> str:
     Of the *contents* of every source that its kernels may inline: times and sizes would serve a stale kernel after an edit
     of a helper in another file, and miss after a reinstallation of the same bytes.
     """
-    digest = hashlib.sha256(_sources_beside(source.parent) + _platform())
+    digest = hashlib.sha256(_digest_of_sources(source) + _platform())
     digest.update(repr(settings).encode())
     return digest.hexdigest()
 
 
 @functools.cache
-def _sources_beside(folder: Path) -> bytes:
-    root = Path(__file__).parent
-    folders = {folder, *(root / name for name in _SHARED)}
-    sources = {path for each in folders for path in each.rglob("*.py")} | set(root.glob("_[a-z]*.py"))
+def _digest_of_sources(source: Path) -> bytes:
     digest = hashlib.sha256()
-    for path in sorted(sources):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in sorted(_sources_of(source)):
+        digest.update(path.name.encode() + b"\0" + _contents(path))
     return digest.digest()
+
+
+def _sources_of(source: Path) -> set[Path]:
+    """The source, what it imports from this package and what that imports in turn: nothing else can be inlined."""
+    root = Path(__file__).parent
+    # Modules of native code name each other in strings as well.
+    pending = {source, *root.glob("_[a-z]*.py")}
+    if root not in source.parents:
+        pending.update(source.parent.rglob("*.py"))  # somebody else's kernels, with helpers of their own beside them
+    found: set[Path] = set()
+    while pending:
+        path = pending.pop()
+        found.add(path)
+        pending.update(_imports_of(path) - found)
+    return found
+
+
+@functools.cache
+def _imports_of(path: Path) -> frozenset[Path]:
+    return frozenset(_imported_by(_contents(path), Path(__file__).parent))
+
+
+def _imported_by(text: bytes, root: Path) -> set[Path]:
+    imported: set[Path] = set()
+    for module, names in _IMPORT.findall(text):
+        place = root.joinpath(*module.decode().split(".")[1:])
+        candidates = [place / f"{name.decode()}.py" for name in _NAME.findall(names)]
+        if place != root:  # the package itself holds nothing but the way to all of it
+            candidates += [place.with_suffix(".py"), place / "__init__.py"]
+        imported.update(filter(_exists, candidates))
+    return imported
+
+
+@functools.cache
+def _exists(path: Path) -> bool:
+    return path.is_file()
+
+
+@functools.cache
+def _contents(path: Path) -> bytes:
+    return path.read_bytes()
 
 
 @functools.cache
@@ -221,7 +259,9 @@ def _is_trusted(status: os.stat_result) -> bool:
 
 
 def _serialised(name: str, key: str, compiled: CompiledObject) -> bytes:
-    head = json.dumps({"name": name, "key": key, "externals": compiled.externals}).encode()
+    head = json.dumps(
+        {"name": name, "key": key, "externals": compiled.externals, "has_native": compiled.has_native}
+    ).encode()
     payload = head + b"\n" + compiled.code
     return MAGIC + hashlib.sha256(payload).digest() + payload
 
@@ -235,4 +275,4 @@ def _parsed(data: bytes, name: str, key: str) -> CompiledObject | None:
     stated = json.loads(head)
     if (stated["name"], stated["key"]) != (name, key):
         return None  # a copy under another name
-    return CompiledObject(code, tuple(stated["externals"]))
+    return CompiledObject(code, tuple(stated["externals"]), stated["has_native"])

@@ -17,11 +17,12 @@ from typing import Any, Final
 import llvmlite.binding as llvm
 import numpy as np
 
+from fraudsdk._kernel_cache import CompiledObject
 from fraudsdk.errors import ConfigurationError
 
 ENTRY_SYMBOL: Final = "fraudsdk_entry"
-# The same without Python, where all arguments are numbers: what other kernels call by its address.
-PLAIN_SYMBOL: Final = "fraudsdk_plain"
+# The kernel as a C function of its scalars, for other kernels to call by its address.
+NATIVE_SYMBOL: Final = "fraudsdk_native"
 # Resolved to NumPy's array type when code is linked: its address differs from process to process.
 NDARRAY_SYMBOL: Final = "fraudsdk_ndarray_type"
 
@@ -124,21 +125,21 @@ _serial = itertools.count()  # the linker takes a name once
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """
-    A kernel in this process.
+    Code that is part of this process now.
 
     Attributes
     ----------
     entry : callable
         For Python.
     address : int
-        Of the plain C function, 0 where arguments are not all numbers.
+        Of the C function of its scalars; 0 where it has none.
     """
 
     entry: Callable[..., Any]
     address: int
 
 
-def load(name: str, code: bytes, externals: Iterable[str]) -> Loaded:
+def load(name: str, compiled: CompiledObject) -> Loaded:
     """
     Link an object file into this process.
 
@@ -146,10 +147,8 @@ def load(name: str, code: bytes, externals: Iterable[str]) -> Loaded:
     ----------
     name : str
         What tracebacks call it.
-    code : bytes
+    compiled : CompiledObject
         As `fraudsdk._codegen` wrote it; has been verified.
-    externals : iterable of str
-        Symbols that it leaves to the process.
 
     Raises
     ------
@@ -158,29 +157,22 @@ def load(name: str, code: bytes, externals: Iterable[str]) -> Loaded:
     """
     with _lock:
         try:
-            library = _linked(name, code, {})
+            library = _linked(name, compiled, {})
         except RuntimeError:
             try:
-                library = _linked(name, code, _numba_runtime(externals))
+                library = _linked(name, compiled, _numba_runtime(compiled.externals))
             except RuntimeError as error:
                 raise UnloadableCodeError(f"{name}: {error}") from error
         definition = _MethodDef(name.rpartition(".")[2].encode(), library[ENTRY_SYMBOL], _METH_FASTCALL, None)
         _kept.append((library, definition))
-    return Loaded(_new_function(ctypes.byref(definition), None, None), _plain_address(library))
+    address = library[NATIVE_SYMBOL] if compiled.has_native else 0
+    return Loaded(_new_function(ctypes.byref(definition), None, None), address)
 
 
-def _plain_address(library: Any) -> int:
-    try:
-        return int(library[PLAIN_SYMBOL])
-    except KeyError:
-        return 0
-
-
-def _linked(name: str, code: bytes, imports: Mapping[str, int]) -> Any:
-    builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
-    builder.export_symbol(ENTRY_SYMBOL)
-    if PLAIN_SYMBOL.encode() in code:  # the linker refuses to export what is not there
-        builder.export_symbol(PLAIN_SYMBOL)
+def _linked(name: str, compiled: CompiledObject, imports: Mapping[str, int]) -> Any:
+    builder = llvm.JITLibraryBuilder().add_object_img(compiled.code).add_current_process().export_symbol(ENTRY_SYMBOL)
+    if compiled.has_native:
+        builder.export_symbol(NATIVE_SYMBOL)
     builder.import_symbol(NDARRAY_SYMBOL, id(np.ndarray))
     for symbol, address in imports.items():
         builder.import_symbol(symbol, address)

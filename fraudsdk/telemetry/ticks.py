@@ -12,6 +12,7 @@ from typing import Final
 from fraudsdk import _ticks
 
 _X86: Final = ("x86_64", "amd64", "i686")
+_CPU_INFO: Final = Path("/proc/cpuinfo")
 # What the kernel of the operating system says of a counter that runs at one rate and through sleep.
 _STEADY_FLAGS: Final = frozenset({"constant_tsc", "nonstop_tsc"})
 # Long enough for 50 ppm with readings that take 50 ns; opening a scorer waits for it.
@@ -54,7 +55,7 @@ def _counter_is_steady() -> bool:
     if machine not in _X86:
         return machine in ("aarch64", "arm64")  # the architecture promises it
     try:
-        cpu = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+        cpu = _CPU_INFO.read_text(encoding="ascii", errors="replace")
     except OSError:
         return False  # nobody says so
     flags = next((line for line in cpu.splitlines() if line.startswith("flags")), "")
