@@ -7,7 +7,7 @@ Nothing here refuses a value.  What is no everyday spelling is for the parsers o
 
 import numpy as np
 
-from fraudsdk._cpython import TEXT_BYTES, TEXT_LENGTH, load_byte, load_half_word, load_integer, load_word
+from fraudsdk._cpython import TEXT_BYTES, TEXT_LENGTH, float_of, load_byte, load_half_word, load_integer, load_word
 from fraudsdk._jit import borrowed, device, kernel
 from fraudsdk.domain.card_number import SHORTEST_LOOKALIKE
 from fraudsdk.domain.event_time import MAX_EVENT_TIME_US, MIN_EVENT_TIME_US
@@ -17,6 +17,7 @@ from fraudsdk.encoding.words import (
     ADDRESS,
     AS_SENT,
     CARD,
+    CODE,
     DENOMINATOR,
     FIRST_WORD,
     FOUR_DIGITS,
@@ -36,6 +37,7 @@ from fraudsdk.encoding.words import (
     SPELLING,
     SPELLINGS,
     SPELLINGS_MASK,
+    UNLISTED,
 )
 
 # One byte eight times over.
@@ -309,6 +311,12 @@ def read_text(program, record, address, n):
     if program[record + INT_AT] < 0:
         return True, spelling, 0
     return True, spelling, siphash(address, n, program[record + KEY_0], program[record + KEY_1])
+
+
+@device
+def code_of(program, spelling):
+    """The vocabulary's code; 0, unknown, for what no table lists."""
+    return 0.0 if spelling == UNLISTED else float_of(program[spelling + CODE])
 
 
 @device

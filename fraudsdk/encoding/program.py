@@ -46,7 +46,8 @@ from fraudsdk.encoding import words as w
 from fraudsdk.encoding.hashing import hash_key, keyed_hasher
 from fraudsdk.encoding.vocabulary import Vocabulary
 
-_TYPE_FLAGS: Final = {
+CURRENCIES: Final = tuple(CURRENCY_EXPONENTS)  # in the order of their index
+TYPE_FLAGS: Final = {
     TransactionType.AUTHORISATION: fields.AUTHORISATION,
     TransactionType.REVERSAL: fields.REVERSAL,
     TransactionType.REFUND: fields.REFUND,
@@ -161,10 +162,13 @@ class Program:
 
     def _write_spellings(self, currency: str, factors: Mapping[str, tuple[int, int]]) -> None:
         self._words[w.MINOR_PER_MAJOR] = bits_of(float(10 ** CURRENCY_EXPONENTS[currency]))
-        currencies = {code: self._currency(code, currency, factors) for code in CURRENCY_EXPONENTS}
+        self._words[w.CURRENCIES] = len(self._words)
+        for code in CURRENCIES:
+            self._write_currency(code, currency, factors)
+        currencies = {code: index for index, code in enumerate(CURRENCIES)}
         places = self._spell("currency", CURRENCY_EXPONENTS, FIELD_PARSERS["currency"], currencies)
         self._words[w.REFERENCE] = places[currency]
-        self._spell("type", TYPE_SPELLINGS, parse_type, _TYPE_FLAGS)
+        self._spell("type", TYPE_SPELLINGS, parse_type, TYPE_FLAGS)
         self._spell("direction", ("debit", "credit"), parse_direction, {True: fields.CREDIT, False: 0})
         for name in ("declined", "card_present"):
             self._spell(name, FLAG_SPELLINGS, parse_flag, {True: 1, False: 0})
@@ -175,14 +179,13 @@ class Program:
                     listed = COUNTRY_SPELLINGS
                 self._spell(name, listed, FIELD_PARSERS.get(name, parse_custom_category), {})
 
-    def _currency(self, code: str, reference: str, factors: Mapping[str, tuple[int, int]]) -> int:
+    def _write_currency(self, code: str, reference: str, factors: Mapping[str, tuple[int, int]]) -> None:
         exponent = CURRENCY_EXPONENTS[code]
         numerator, denominator = (1, 1) if code == reference else factors.get(code, (0, 1))
         largest = MAX_AMOUNT_MINOR if numerator == 0 else (2**63 - 1) // numerator
         if max(numerator, denominator) >= 2**62:
             numerator, denominator, largest = 1, 1, -1  # for Python's integers
         self._words += [10**exponent, exponent, numerator, denominator, largest]
-        return len(self._words) - w.CURRENCY_WORDS
 
     def _spell(self, name: str, listed: Iterable[str], parse: Parser, meanings: Mapping[Any, int]) -> dict[str, int]:
         """A table of the everyday spellings of listed values; where each begins."""

@@ -29,7 +29,8 @@ DIGITS: Final = 16  # room for an integer in decimal: four words
 FOUND: Final = 20  # where the spelling of each slot's text begins
 N_INTS: Final = 21
 N_NUMBERS: Final = 22
-VALUES: Final = 23
+CURRENCIES: Final = 23
+VALUES: Final = 24
 
 # Slots of the fields that the border itself understands; then the other texts, entities first, and the other numbers.
 SPECIAL_FIELDS: Final = (
@@ -82,7 +83,7 @@ FIRST_WORD: Final = 1
 LETTERS: Final = 2
 CODE: Final = 3  # float64
 KEY: Final = 4
-MEANING: Final = 5  # flags of a type or direction, 1 and 0 of a flag, where a currency begins
+MEANING: Final = 5  # flags of a type or direction, 1 and 0 of a flag, which currency it is
 SPELLING: Final = 6
 
 # A currency.
