@@ -10,6 +10,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from random import Random
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -170,7 +171,7 @@ moments = st.integers(6 * 10**14, 73 * 10**14).map(
     lambda us: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
 )
 zones = st.integers(-24 * 60 + 1, 24 * 60 - 1).map(lambda minutes: timezone(timedelta(minutes=minutes)))
-zoned = st.builds(datetime.astimezone, moments, zones)
+zoned = st.builds(datetime.astimezone, moments, zones | st.sampled_from([ZoneInfo("UTC"), ZoneInfo("Asia/Tokyo")]))
 
 
 def with_one_change(text, place, character):
@@ -361,13 +362,20 @@ def test_one_field_alone_is_read_as_python_reads_it(change):
         assert native in (None, by_python(encoder, mapping))
 
 
+def in_zoneinfo_utc(moment):
+    return moment.replace(tzinfo=ZoneInfo("UTC"))
+
+
 def values_as_most_hosts_send_them():
     return {
         "transaction_id": st.one_of(
             st.uuids().map(str), st.integers(1, 10**12), st.from_regex(r"\A[a-z]{1,3}-[0-9]{1,18}\Z")
         ),
         "event_time": st.one_of(
-            moments.map(datetime.isoformat), moments, moments.map(lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ"))
+            moments.map(datetime.isoformat),
+            moments,
+            moments.map(lambda moment: moment.replace(tzinfo=ZoneInfo("UTC"))),
+            moments.map(lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ")),
         ).filter(lambda time: "1990" < str(time) < "2199"),
         "amount": st.one_of(st.integers(0, 10**9), st.integers(0, 10**9).map(lambda minor: f"{minor / 100:.2f}"))
         | st.integers(0, 10**9).map(lambda minor: minor / 100),
