@@ -230,6 +230,62 @@ def is_ipv4(address, n):
 
 
 @device
+def hex_digit(byte):
+    """The value of a hexadecimal digit in lower case; -1 for any other byte."""
+    if is_digit(byte):
+        return byte - _ZERO
+    return byte - ord("a") + 10 if ord("a") <= byte <= ord("f") else -1
+
+
+@device
+def is_ipv6(address, n):
+    """
+    Whether the text is an IPv6 address in its canonical spelling, and none that holds an IPv4 address.
+
+    The spelling is that of RFC 5952: no capitals, no leading zeros, and two colons in the place of the longest run of zero
+    groups, the first of several, if it is longer than one.
+    """
+    if n < 2 or n > 39:
+        return False
+    n_groups, gap, run, longest, longest_before, group, after_gap = 0, -1, 0, 0, 0, 0, 0
+    i = 0
+    if load_byte(address) == _COLON:
+        if load_byte(address + 1) != _COLON:
+            return False
+        gap, i = 0, 2
+    while i < n:
+        begin, group = i, 0
+        while i < n and hex_digit(load_byte(address + i)) >= 0:
+            if i > begin and group == 0:
+                return False
+            group = 16 * group + hex_digit(load_byte(address + i))
+            i += 1
+        if i == begin or i > begin + 4:
+            return False
+        run = run + 1 if group == 0 else 0
+        longest = max(longest, run)
+        if n_groups == gap:
+            after_gap = group
+            if group == 0:
+                return False  # the two colons would stand for it as well
+        n_groups += 1
+        if i < n:
+            if load_byte(address + i) != _COLON or i + 1 == n:
+                return False
+            i += 1
+            if load_byte(address + i) == _COLON:
+                if gap >= 0 or group == 0:
+                    return False
+                gap, longest_before, longest, run = n_groups, longest, 0, 0
+                i += 1
+    if gap < 0:
+        return n_groups == 8 and longest < 2
+    missing = 8 - n_groups
+    holds_ipv4 = gap == 0 and n_groups == 3 and after_gap == 0xFFFF
+    return missing >= 2 and longest_before < missing and longest <= missing and not holds_ipv4
+
+
+@device
 def is_number_of_four(address, n):
     return n == 4 and number_of_digits(address, n) >= 0
 
@@ -285,7 +341,7 @@ def is_everyday(program, record, address, n):
     if kind == LOWER_CASE:
         return is_plain(address, n, program[record + MOST_CHARACTERS], False) and not has_capitals(address, n)
     if kind == ADDRESS:
-        return is_ipv4(address, n)
+        return is_ipv4(address, n) or is_ipv6(address, n)
     return kind == FOUR_DIGITS and is_number_of_four(address, n)
 
 

@@ -143,8 +143,11 @@ def number_of(program, record, value):
 
 @device
 def moment_of(program, value):
-    """Microseconds of a `datetime` in `timezone.utc`; -1 for any other."""
-    if load_byte(value + MOMENT_HAS_ZONE) != 1 or load_integer(value + MOMENT_ZONE) != program[w.UTC_ZONE]:
+    """Microseconds of a `datetime` in UTC; -1 for one in any other zone."""
+    if load_byte(value + MOMENT_HAS_ZONE) != 1:
+        return -1
+    zone = load_integer(value + MOMENT_ZONE)
+    if zone != program[w.UTC_ZONE] and zone != program[w.SECOND_UTC_ZONE]:
         return -1
     at = value + MOMENT_FIELDS
     return in_range(

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from sys import intern
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,7 @@ class Program:
     ) -> None:
         self._layout = layout
         self._key = key
+        self._second_utc = _utc_of_zoneinfo()  # kept, so that the cache of `zoneinfo` hands out this very object
         self._vocabulary = vocabulary
         texts = tuple(name for name in (*ENTITY_FIELDS, *IDENTIFIERS, *CATEGORIES) if name != "currency")
         texts = (*dict.fromkeys(texts), *layout.custom_categories)
@@ -106,8 +108,8 @@ class Program:
         return self._words[w.RECORDS] + w.RECORD * self.slots[name]
 
     def _write_header(self, first_number: int) -> None:
-        known = (None, True, False, str, int, float, dict, datetime, UTC)
-        self._words[w.NONE : w.UTC_ZONE + 1] = map(id, known)
+        known = (None, True, False, str, int, float, dict, datetime, UTC, self._second_utc)
+        self._words[w.NONE : w.SECOND_UTC_ZONE + 1] = map(id, known)
         self._words[w.N_INTS], self._words[w.N_NUMBERS] = self._layout.n_ints, len(self._layout.numbers)
         self._words[w.FOUND] = len(self._words)
         self._words[w.RECORDS] = len(self._words) + len(self._names)
@@ -238,6 +240,13 @@ def bits_of(number: float) -> int:
     """A float64 as the integer of the same bits."""
     bits: int = struct.unpack("<q", struct.pack("<d", number))[0]
     return bits
+
+
+def _utc_of_zoneinfo() -> tzinfo:
+    try:
+        return ZoneInfo("UTC")
+    except (ZoneInfoNotFoundError, OSError):  # a host without time zone data
+        return UTC
 
 
 def _word(letters: bytes) -> int:

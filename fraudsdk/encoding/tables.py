@@ -26,9 +26,7 @@ def native_columns_of(table: Any) -> dict[str, npt.NDArray[Any] | TextColumn]:
     ConfigurationError
         Two columns have one name.
     """
-    return {
-        name: TextColumn(column) if TextColumn.is_text(column) else _to_numpy(column) for name, column in _named(table)
-    }
+    return {name: _to_native(name, column) for name, column in _named(table)}
 
 
 def columns_of(table: Any) -> dict[str, npt.NDArray[Any]]:
@@ -85,6 +83,12 @@ def _arrow_rows(table: Any) -> list[dict[str, Any]]:
             if row[name] is not None:
                 row[name] = row[name].replace(tzinfo=UTC)
     return rows
+
+
+def _to_native(name: str, column: Any) -> npt.NDArray[Any] | TextColumn:
+    if name == "amount" and str(column.type).startswith("decimal"):
+        column = column.cast("string")  # what a `Decimal` is read by as well, without one per row
+    return TextColumn(column) if TextColumn.is_text(column) else _to_numpy(column)
 
 
 def _to_numpy(column: Any) -> npt.NDArray[Any]:

@@ -4,6 +4,7 @@ The native road through the border and the one in Python are one: the same bits,
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import sys
 from collections import OrderedDict
@@ -264,6 +265,12 @@ numbers = st.one_of(
     )
     | st.sampled_from([np.float32(0.1), np.int8(3), Decimal("1.5"), OwnFloat(2.5), "x", 2**53 + 1]),
 )
+# Groups of an IPv6 address, mostly zero, with two colons anywhere or nowhere.
+spelt_groups = st.builds(
+    lambda groups, gap: ":".join([*groups[:gap], "", *groups[gap:]] if gap >= 0 else groups),
+    st.lists(st.sampled_from(["0", "0", "0", "1", "ffff", "ab", "00", "A", "12345", "1.2.3.4"]), max_size=8),
+    st.integers(-1, 8),
+).map(lambda text: ":" + text if text.startswith(":") else text + ":" * text.endswith(":"))
 ANYTHING = {
     "transaction_id": identifiers,
     "event_time": times,
@@ -281,6 +288,8 @@ ANYTHING = {
     "ip": st.one_of(
         st.ip_addresses().map(str),
         st.ip_addresses(v=4).map(str),
+        st.ip_addresses(v=6).map(lambda address: address.exploded),
+        spelt_groups,
         st.text("0123456789.", max_size=16),
         st.sampled_from(
             ["01.2.3.4", "1.2.3", "1.2.3.4.", "1.2.3.256", "::1", "::ffff:1.2.3.4", " 1.2.3.4", "1.2.3.4/8"]
@@ -320,6 +329,15 @@ def natively(encoder, mapping):
     ints, numbers = encoder.empty(1)
     ints[:], numbers[:] = 77, 77.0  # every column must be written
     return (ints.tobytes(), numbers.tobytes()) if encoder.read_native(mapping, ints, numbers) else None
+
+
+def canonical(text):
+    """The canonical spelling of an address; None for no address, and for IPv4 in the clothes of IPv6."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return None if getattr(address, "ipv4_mapped", None) else str(address)
 
 
 def changed(mapping, changes):
@@ -385,7 +403,7 @@ def values_as_most_hosts_send_them():
         "declined": st.sampled_from([None, True, False, "yes", 0]),
         "user_id": st.one_of(st.uuids().map(str), st.integers(0, 10**9), st.emails()),
         "card_id": st.from_regex(r"\Atok_[0-9a-f]{32}\Z"),
-        "ip": st.ip_addresses(v=4).map(str),
+        "ip": st.ip_addresses().filter(lambda address: not getattr(address, "ipv4_mapped", None)).map(str),
         "channel": st.sampled_from(["pos", "POS", "ecommerce", "moto"]),
         "mcc": st.one_of(st.integers(0, 9999), st.integers(0, 9999).map("{:04}".format)),
         "merchant_country": st.sampled_from(["GB", "gb", "GBR", "826", 826, "XK"][:5]),
@@ -395,6 +413,26 @@ def values_as_most_hosts_send_them():
         "points": st.integers(-(10**9), 10**9),
         "tier": st.sampled_from(["gold", "Silver", "platinum plus", None, ""]),
     }
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.ip_addresses(v=6).map(str) | spelt_groups)
+@example("::ffff:1.2.3.4")
+@example("::ffff:102:304")
+@example("1:0:0:2::3")
+@example("1:0:0:2:0:0:0:3")
+@example("1::2:0:0:3:4:5")
+@example("::")
+def test_only_canonical_addresses_are_taken_as_they_are(text):
+    """
+    Two spellings of one address must not become two entities.
+    """
+    mapping = {**EVERYDAY, "ip": text}
+    native = natively(FULL, mapping)
+
+    assert native in (None, by_python(FULL, mapping))
+    if text == canonical(text):
+        assert native is not None
 
 
 @settings(max_examples=150, deadline=None)

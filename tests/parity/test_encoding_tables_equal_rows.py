@@ -5,6 +5,7 @@ An Arrow table, its columns as arrays, its rows one by one, natively or in Pytho
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from unittest import mock
 
 import numpy as np
@@ -235,6 +236,19 @@ def test_a_dictionary_may_differ_from_chunk_to_chunk_and_hold_nulls():
     assert keys[0] == keys[3] == keys[5] != keys[4]
     assert [0, 0] == keys[1:3]
     assert 0 not in (keys[0], keys[4])
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [["1.50", None], ["1.50", "-0.50"], ["1.505", "1.50"], ["1.50", "99999999999999.00"], ["1.50", "0.0000001"]],
+)
+def test_decimals_are_refused_as_they_are_one_by_one(amounts):
+    decimals = [None if amount is None else Decimal(amount) for amount in amounts]
+    table = least(ip=[None, None]).set_column(2, "amount", pa.array(decimals, pa.decimal128(38, 7)))
+    expected = outcome(lambda: IN_PYTHON.encode_columns(columns_of(table)))
+
+    assert "amount" == expected[0]
+    assert expected == outcome(lambda: NATIVE.encode_table(table)) == outcome(lambda: IN_PYTHON.encode_table(table))
 
 
 def test_two_columns_of_one_name_are_refused():
