@@ -1,5 +1,5 @@
 """
-What kernels read of the interpreter's own objects, beside `_jit` the only module that imports numba.
+What kernels read of the interpreter's own objects.
 
 An object is its address, ``id(object)``, as an int64.  Kernels that are called with one hold the GIL and its owner, so that
 every reference is borrowed: no count is read or changed, nothing is allocated, no Python code runs.
@@ -12,12 +12,7 @@ from ctypes import c_double, c_int64, c_uint8, c_uint32, string_at
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-
-_I8, _I32, _I64, _F64 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.DoubleType()
-_OBJECT = _I8.as_pointer()
+from fraudsdk._jit import intrinsic
 
 # Where the interpreters that are supported keep what is read here, in bytes from an object's address.  The header of every
 # object ends with its type; `LAYOUT_IS_KNOWN` tells whether this interpreter agrees with all of it.
@@ -37,96 +32,128 @@ LIST_LENGTH: Final = TYPE + 8
 LIST_ITEMS: Final = TYPE + 16
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_word(typing_context: Any, address: Any) -> Any:
     """The eight bytes at an address, aligned or not, as an unsigned little-endian number."""
-    return types.uint64(types.int64), _loader(_I64)
+    from numba.core import types
+
+    return types.uint64(types.int64), _loader(64)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_integer(typing_context: Any, address: Any) -> Any:
     """The eight bytes at an address as a signed number."""
-    return types.int64(types.int64), _loader(_I64)
+    from numba.core import types
+
+    return types.int64(types.int64), _loader(64)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_byte(typing_context: Any, address: Any) -> Any:
     """The byte at an address, 0 to 255."""
-    return types.int64(types.int64), _loader(_I8, widened=True)
+    from numba.core import types
+
+    return types.int64(types.int64), _loader(8)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_half_word(typing_context: Any, address: Any) -> Any:
     """The four bytes at an address, aligned or not, as an unsigned number."""
-    return types.uint64(types.int64), _loader(_I32, widened=True)
+    from numba.core import types
+
+    return types.uint64(types.int64), _loader(32)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_float(typing_context: Any, address: Any) -> Any:
     """The float64 at an address."""
-    return types.float64(types.int64), _loader(_F64)
+    from llvmlite import ir
+    from numba.core import types
 
-
-@intrinsic  # type: ignore[untyped-decorator]
-def float_of(typing_context: Any, bits: Any) -> Any:
-    """The float64 of the same bits."""
+    load = _loader(64)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], _F64)
+        return builder.bitcast(load(context, builder, signature, arguments), ir.DoubleType())
 
     return types.float64(types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def store_byte(typing_context: Any, address: Any, byte: Any) -> Any:
-    """Write the low byte of a number to an address."""
+@intrinsic
+def float_of(typing_context: Any, bits: Any) -> Any:
+    """The float64 of the same bits."""
+    from llvmlite import ir
+    from numba.core import types
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(builder.trunc(arguments[1], _I8), builder.inttoptr(arguments[0], _I8.as_pointer()))
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return types.float64(types.int64), generate
+
+
+@intrinsic
+def store_byte(typing_context: Any, address: Any, byte: Any) -> Any:
+    """Write the low byte of a number to an address."""
+    from llvmlite import ir
+    from numba.core import types
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.IntType(8)
+        builder.store(builder.trunc(arguments[1], kind), builder.inttoptr(arguments[0], kind.as_pointer()))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def next_item(typing_context: Any, mapping: Any, position: Any) -> Any:
     """
     The item of a dict at or after a position: whether there is one, the next position, key and value (``PyDict_Next``).
     """
+    from llvmlite import ir
+    from numba.core import cgutils, types
+
+    word, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        places = [cgutils.alloca_once(builder, kind) for kind in (_I64, _OBJECT, _OBJECT)]
+        places = [cgutils.alloca_once(builder, kind) for kind in (word, pointer, pointer)]
         builder.store(arguments[1], places[0])
-        kind = ir.FunctionType(_I32, [_OBJECT, *(place.type for place in places)])
+        kind = ir.FunctionType(ir.IntType(32), [pointer, *(place.type for place in places)])
         function = cgutils.get_or_insert_function(builder.module, kind, "PyDict_Next")
-        found = builder.call(function, [builder.inttoptr(arguments[0], _OBJECT), *places])
+        found = builder.call(function, [builder.inttoptr(arguments[0], pointer), *places])
         position, key, value = (builder.load(place) for place in places)
-        key, value = builder.ptrtoint(key, _I64), builder.ptrtoint(value, _I64)
-        return context.make_tuple(builder, signature.return_type, [builder.zext(found, _I64), position, key, value])
+        key, value = builder.ptrtoint(key, word), builder.ptrtoint(value, word)
+        return context.make_tuple(builder, signature.return_type, [builder.zext(found, word), position, key, value])
 
     return types.containers.UniTuple(types.int64, 4)(types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def integer_of(typing_context: Any, number: Any) -> Any:
     """
     The value of an exact `int`, and whether it does not fit (``PyLong_AsLongLongAndOverflow``).
     """
+    from llvmlite import ir
+    from numba.core import cgutils, types
+
+    word, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        overflow = cgutils.alloca_once(builder, _I32)
-        kind = ir.FunctionType(_I64, [_OBJECT, overflow.type])
+        overflow = cgutils.alloca_once(builder, ir.IntType(32))
+        kind = ir.FunctionType(word, [pointer, overflow.type])
         function = cgutils.get_or_insert_function(builder.module, kind, "PyLong_AsLongLongAndOverflow")
-        value = builder.call(function, [builder.inttoptr(arguments[0], _OBJECT), overflow])
-        return context.make_tuple(builder, signature.return_type, [value, builder.zext(builder.load(overflow), _I64)])
+        value = builder.call(function, [builder.inttoptr(arguments[0], pointer), overflow])
+        return context.make_tuple(builder, signature.return_type, [value, builder.zext(builder.load(overflow), word)])
 
     return types.containers.UniTuple(types.int64, 2)(types.int64), generate
 
 
-def _loader(kind: Any, *, widened: bool = False) -> Any:
+def _loader(bits: int) -> Any:
+    """What reads so many bits at an address, and widens them to a word."""
+    from llvmlite import ir
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value = builder.load(builder.inttoptr(arguments[0], kind.as_pointer()), align=1)
-        return builder.zext(value, _I64) if widened else value
+        value = builder.load(builder.inttoptr(arguments[0], ir.IntType(bits).as_pointer()), align=1)
+        return builder.zext(value, ir.IntType(64)) if bits < 64 else value
 
     return generate
 

@@ -12,8 +12,8 @@ import numpy as np
 from fraudsdk.compiler.probes import Edges, probe_rows
 from fraudsdk.compiler.reference import booster_margins, inplace_margins
 from fraudsdk.compiler.vendors import vendor
-from fraudsdk.model.artefact import Engine
 from fraudsdk.model.certificate import MAX_BOUND, Certificate, Suite
+from fraudsdk.model.engine import Engine
 from fraudsdk.model.forest import Float32Array, Tree
 
 Predict = Callable[[Float32Array], Float32Array]

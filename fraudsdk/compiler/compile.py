@@ -26,9 +26,10 @@ from fraudsdk.compiler.reference import empty_forest_margin, load_booster
 from fraudsdk.compiler.validate import ValidatedModel, check_feature_names, validate_model
 from fraudsdk.compiler.vendors import vendor
 from fraudsdk.errors import ConfigurationError, InvalidModelError, ModelNotFoundError
-from fraudsdk.model.artefact import Engine, table_engine
+from fraudsdk.model.artefact import table_engine
 from fraudsdk.model.calibration import Calibration
 from fraudsdk.model.documents import to_json
+from fraudsdk.model.engine import Engine
 from fraudsdk.model.forest import Tree, build_tables, write_forest
 from fraudsdk.model.library import LibraryEngine
 from fraudsdk.model.manifest import (

@@ -82,6 +82,7 @@ from fraudsdk.entity_state.layout import (
     RING_CAPACITY,
     RING_CHUNK,
     RING_FIRST_CAPACITY,
+    RING_FLAGS,
     RING_FLOOR_US,
     RING_LENGTH,
     RING_START,
@@ -405,7 +406,7 @@ def open_tiles(pool, poolf, meta, ring_part, kind, measures):
     meta[META_TILE_LADDERS] += 1
     ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
     for k in range(pool[ring_part + RING_LENGTH]):
-        at = (pool[ring_part + RING_START] + k) & (capacity - 1)
+        at = pool[ring_part + RING_START] + k
         time_us = pool[ring + COLUMN_TIME * capacity + at]
         flags = pool[ring + COLUMN_TAG * capacity + at] & FLAG_BITS
         tiles_add(pool, poolf, meta, chunk, kind, measures, time_us, flags, ring, capacity, at, 1)
@@ -415,54 +416,68 @@ def open_tiles(pool, poolf, meta, ring_part, kind, measures):
 
 
 @device
+def move_ring(pool, ring_part, columns, new, new_capacity):
+    """Copy the events to the start of a chunk, which may be the one that they are in."""
+    old, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
+    start, length = pool[ring_part + RING_START], pool[ring_part + RING_LENGTH]
+    for column in range(columns):
+        source, target = old + column * capacity + start, new + column * new_capacity
+        for k in range(length):
+            pool[target + k] = pool[source + k]
+    pool[ring_part + RING_CHUNK] = new
+    pool[ring_part + RING_CAPACITY] = new_capacity
+    pool[ring_part + RING_START] = 0
+
+
+@device
 def grow_ring(pool, meta, ring_part, kind):
-    """Move the ring to a chunk of twice the capacity, straightened."""
+    """Move the ring to a chunk of twice the size, or give it its first."""
     columns = kind[KIND_RING_COLUMNS]
     old, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
-    doubled = max(2 * capacity, RING_FIRST_CAPACITY)
-    new = allocate(pool, meta, doubled * columns)
+    exponent = size_class(max(2 * capacity, RING_FIRST_CAPACITY) * columns)
+    new = allocate(pool, meta, 1 << exponent)
+    move_ring(pool, ring_part, columns, new, (1 << exponent) // columns)
     if old != 0:
-        for column in range(columns):
-            for k in range(pool[ring_part + RING_LENGTH]):
-                at = (pool[ring_part + RING_START] + k) & (capacity - 1)
-                pool[new + column * doubled + k] = pool[old + column * capacity + at]
         release(pool, meta, old, capacity * columns)
-    pool[ring_part + RING_CHUNK] = new
-    pool[ring_part + RING_CAPACITY] = doubled
-    pool[ring_part + RING_START] = 0
 
 
 @device
 def drop_oldest(pool, ring_part):
     """Let go of the oldest event; windows that reach behind the floor are no longer answered by the ring."""
-    ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
     start = pool[ring_part + RING_START]
-    dropped_us = pool[ring + COLUMN_TIME * capacity + start]
+    dropped_us = pool[pool[ring_part + RING_CHUNK] + start]
     pool[ring_part + RING_FLOOR_US] = max(pool[ring_part + RING_FLOOR_US], dropped_us)
-    pool[ring_part + RING_START] = (start + 1) & (capacity - 1)
+    pool[ring_part + RING_START] = start + 1
     pool[ring_part + RING_LENGTH] -= 1
 
 
 @device
 def make_room(pool, poolf, meta, ring_part, kind, measures, newest_us):
-    """Room for one more event: forget what no window can reach, else grow, else let the tiles take over."""
-    capacity = pool[ring_part + RING_CAPACITY]
-    if pool[ring_part + RING_LENGTH] < capacity:
+    """
+    Room for one more event: forget what no window can reach, let the tiles take over, slide or grow.
+
+    Events lie side by side, so that windows are read eight at a time.  A chunk that is used up to its end slides back
+    once an eighth of its events have left, and grows otherwise: each event is moved some eight times in its life.
+    """
+    columns, capacity = kind[KIND_RING_COLUMNS], pool[ring_part + RING_CAPACITY]
+    is_at_end = pool[ring_part + RING_START] + pool[ring_part + RING_LENGTH] >= capacity
+    if not is_at_end and pool[ring_part + RING_LENGTH] < kind[KIND_RING_CAP]:
         return
     while pool[ring_part + RING_LENGTH] > 0:
-        ring = pool[ring_part + RING_CHUNK]
-        oldest_us = pool[ring + COLUMN_TIME * capacity + pool[ring_part + RING_START]]
+        oldest_us = pool[pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START]]
         if oldest_us > newest_us - kind[KIND_RETENTION_US]:
             break
         drop_oldest(pool, ring_part)
-    if pool[ring_part + RING_LENGTH] < capacity:
+    if pool[ring_part + RING_LENGTH] >= kind[KIND_RING_CAP]:
+        if pool[ring_part + RING_TILES] == 0:
+            open_tiles(pool, poolf, meta, ring_part, kind, measures)
+        drop_oldest(pool, ring_part)
+    if not is_at_end:
         return
-    if capacity < kind[KIND_RING_CAP]:
+    if pool[ring_part + RING_START] >= max(1, pool[ring_part + RING_LENGTH] >> 3):
+        move_ring(pool, ring_part, columns, pool[ring_part + RING_CHUNK], capacity)
+    else:
         grow_ring(pool, meta, ring_part, kind)
-        return
-    if pool[ring_part + RING_TILES] == 0:
-        open_tiles(pool, poolf, meta, ring_part, kind, measures)
-    drop_oldest(pool, ring_part)
 
 
 @device
@@ -482,49 +497,43 @@ def ring_add(pool, poolf, meta, head, kind, columns, measures, ints, numbers, i,
     ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
     start, length = pool[ring_part + RING_START], pool[ring_part + RING_LENGTH]
     n_columns = kind[KIND_RING_COLUMNS]
-    k = length
-    while k > 0 and pool[ring + COLUMN_TIME * capacity + ((start + k - 1) & (capacity - 1))] > time_us:
+    at = start + length
+    while at > start and pool[ring + at - 1] > time_us:
         for column in range(n_columns):
-            base = ring + column * capacity
-            pool[base + ((start + k) & (capacity - 1))] = pool[base + ((start + k - 1) & (capacity - 1))]
-        k -= 1
-    at = (start + k) & (capacity - 1)
+            pool[ring + column * capacity + at] = pool[ring + column * capacity + at - 1]
+        at -= 1
     pool[ring + COLUMN_TIME * capacity + at] = time_us
     pool[ring + COLUMN_TAG * capacity + at] = tag_of(flags, ints[i, TRANSACTION_KEY])
     for column in range(n_columns - FIRST_VALUE):
         source = columns[kind[KIND_FIRST_COLUMN] + column]
         pool[ring + (FIRST_VALUE + column) * capacity + at] = source_value(ints, numbers, i, source)
     pool[ring_part + RING_LENGTH] = length + 1
+    pool[ring_part + RING_FLAGS] |= flags & FLAG_BITS
     if pool[ring_part + RING_TILES] != 0:
         tiles_add(
             pool, poolf, meta, pool[ring_part + RING_TILES], kind, measures, time_us, flags, ring, capacity, at, 1
         )
         if time_us < pool[ring_part + RING_FLOOR_US]:
             # Behind events that the ring has let go of: the tiles have it, and the ring must stay gapless.
-            while pool[ring + COLUMN_TIME * capacity + pool[ring_part + RING_START]] <= time_us:
+            while pool[ring_part + RING_LENGTH] > 0 and pool[ring + pool[ring_part + RING_START]] <= time_us:
                 drop_oldest(pool, ring_part)
-                if pool[ring_part + RING_LENGTH] == 0:
-                    break
 
 
 @device
 def ring_find(pool, ring_part, time_us, tag):
-    """Position of an event in the ring by its time and the key half of its tag, or -1."""
+    """Position of an event in the chunk of a ring by its time and the key half of its tag, or -1."""
     ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
-    start = pool[ring_part + RING_START]
-    low, high = 0, pool[ring_part + RING_LENGTH]
+    end = pool[ring_part + RING_START] + pool[ring_part + RING_LENGTH]
+    low, high = pool[ring_part + RING_START], end
     while low < high:  # first event at or after the time
         middle = (low + high) >> 1
-        if pool[ring + COLUMN_TIME * capacity + ((start + middle) & (capacity - 1))] < time_us:
+        if pool[ring + COLUMN_TIME * capacity + middle] < time_us:
             low = middle + 1
         else:
             high = middle
-    while low < pool[ring_part + RING_LENGTH]:
-        at = (start + low) & (capacity - 1)
-        if pool[ring + COLUMN_TIME * capacity + at] != time_us:
-            break
-        if (pool[ring + COLUMN_TAG * capacity + at] & ~FLAG_BITS) == (tag & ~FLAG_BITS):
-            return np.int64(at)
+    while low < end and pool[ring + COLUMN_TIME * capacity + low] == time_us:
+        if (pool[ring + COLUMN_TAG * capacity + low] & ~FLAG_BITS) == (tag & ~FLAG_BITS):
+            return np.int64(low)
         low += 1
     return np.int64(-1)
 
@@ -750,6 +759,7 @@ def amend(pool, poolf, meta, head, kind, columns, measures, time_us, tag, new_fl
     if tiles != 0:
         tiles_add(pool, poolf, meta, tiles, kind, measures, time_us, old_flags, ring, capacity, at, -1)
     pool[ring + COLUMN_TAG * capacity + at] = tag_of(new_flags, tag)
+    pool[ring_part + RING_FLAGS] |= new_flags & FLAG_BITS
     for column in range(kind[KIND_RING_COLUMNS] - FIRST_VALUE):
         if columns[kind[KIND_FIRST_COLUMN] + column] < 0:
             pool[ring + (FIRST_VALUE + column) * capacity + at] = new_amount
@@ -771,6 +781,7 @@ def amend_tiles(
     # An event that left every window may never have entered the tiles; taking it out would under-count its neighbours.
     if chunk == 0 or time_us <= pool[head + HEAD_LAST_US] - kind[KIND_RETENTION_US]:
         return
+    pool[head + kind[KIND_RING] + RING_FLAGS] |= new_flags & FLAG_BITS
     first = chunk
     for level in range(kind[KIND_TILE_LEVELS]):
         n = tiles_on_level(kind, level)

@@ -4,7 +4,7 @@ The feature kernel: one encoded transaction and what is remembered of its entiti
 ::
 
     keys -> heads         one probe per entity kind
-    windows -> slots      one backward pass per group, all its windows together
+    windows -> slots      edges once per entity, a mark per event and set, then eight events at a time
     ops -> row            one line per feature
     remember              the event joins its entities and the journal
 
@@ -17,6 +17,23 @@ from __future__ import annotations
 import numpy as np
 
 from fraudsdk._jit import borrowed, device, kernel
+from fraudsdk._native import (
+    add_tiles,
+    add_values,
+    bytes_of,
+    consecutive8,
+    float_rows_of,
+    floats_of,
+    highest_bit,
+    int_rows_of,
+    ints_of,
+    later8,
+    lowest_bit,
+    matching8,
+    ones,
+    row_of,
+    sum_words,
+)
 from fraudsdk.domain.fields import (
     AMOUNT_MINOR,
     AMOUNT_UNKNOWN,
@@ -53,7 +70,6 @@ from fraudsdk.entity_state.kernels import (
 )
 from fraudsdk.entity_state.layout import (
     COLUMN_TAG,
-    COLUMN_TIME,
     DAY_US,
     DECAYED_WORDS,
     DISTINCT_CAPACITY,
@@ -87,6 +103,7 @@ from fraudsdk.entity_state.layout import (
     META_REVERSALS_UNKNOWN,
     RING_CAPACITY,
     RING_CHUNK,
+    RING_FLAGS,
     RING_FLOOR_US,
     RING_LENGTH,
     RING_START,
@@ -94,23 +111,41 @@ from fraudsdk.entity_state.layout import (
     SKETCH_RANKS,
     SKETCH_REGISTERS,
     SKETCHED,
-    TILE_COUNT,
-    TILE_MAX,
-    TILE_MIN,
-    TILE_SUM,
-    TILE_SUM_SQUARES,
     TILE_VALUES,
     TILE_WIDTHS_US,
 )
+from fraudsdk.features.context import (
+    ACC,
+    BITS,
+    BUMP_MAX,
+    COLUMNS,
+    DECAYEDS,
+    DISTINCTS,
+    EDGES,
+    FILTER_RANGES,
+    FILTERS,
+    INTS,
+    JOURNAL,
+    JOURNAL_INDEX,
+    KEYS,
+    KINDS,
+    LIMITS,
+    MEASURES,
+    META,
+    NUMBERS,
+    OPS,
+    PARAMS,
+    PLACES,
+    POOL,
+    POSITIONS,
+    ROW,
+    SETS,
+    SLOTS,
+    SQUARES,
+    TABLE,
+    WINDOWED,
+)
 from fraudsdk.features.plan import (
-    GROUP_COLUMN,
-    GROUP_DELAY_US,
-    GROUP_FIRST_SLOT,
-    GROUP_KIND,
-    GROUP_MASK,
-    GROUP_SLOTS,
-    GROUP_TILE,
-    GROUP_WANT,
     OP_CODE,
     OP_CURRENT,
     OP_KIND,
@@ -124,6 +159,21 @@ from fraudsdk.features.plan import (
     PARAM_BOUND,
     PARAM_EMPTY,
     PARAM_SCALE,
+    SET_MASK,
+    SET_WANT,
+    SLOT_COLUMN,
+    SLOT_END,
+    SLOT_SET,
+    SLOT_START,
+    SLOT_TILE,
+    SLOT_TIMES,
+    WINDOWED_EDGES,
+    WINDOWED_FIRST_EDGE,
+    WINDOWED_FIRST_SET,
+    WINDOWED_FIRST_SLOT,
+    WINDOWED_KIND,
+    WINDOWED_SETS,
+    WINDOWED_SLOTS,
 )
 
 # What `observe` says happened.
@@ -142,6 +192,16 @@ ACC_NEWEST_US = 5
 ACC_OLDEST_US = 6
 ACC_BOUNDED = 7  # 1: by tiles, too high by at most one at either end; or, for an event later than allowed, too low
 ACC_FIELDS = 8
+
+# Columns of the scratch ``keys``: what the transaction names, one row per entity kind.
+KEY = 0  # 0: no such entity
+KEY_HEAD = 1  # 0: not known yet
+KEY_LAST_US = 2
+KEY_BLANK = 3  # what the slots of the kind hold: 1 no event, 2 no entity, 0 something
+KEY_FIELDS = 4
+
+# Chunks of eight events that are looked through for the edge of a window before the search goes on by halves.
+EDGE_STEPS = 8
 
 FLOAT32_MAX = 3.4028234663852886e38
 EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
@@ -184,9 +244,9 @@ _FIRST_ENTITY_OP, _FIRST_TRANSACTION_OP, _FIRST_DERIVED_OP = 100, 200, 300
 
 
 @device
-def start_slot(acc, squares, slot):
-    """An empty window."""
-    acc[slot, ACC_COUNT] = 0
+def start_slot(acc, squares, slot, count):
+    """An empty window, of `count` 0 or -1."""
+    acc[slot, ACC_COUNT] = count
     acc[slot, ACC_VALUES] = 0
     acc[slot, ACC_SUM] = 0
     acc[slot, ACC_MAX] = VALUE_UNKNOWN
@@ -198,53 +258,105 @@ def start_slot(acc, squares, slot):
 
 
 @device
-def read_ring_group(pool, ring_part, group, windows, t_us, acc, squares):
-    """
-    One pass from the newest event back; each wider window continues where the narrower one ended.
+def events_until(pool, times, n, limit_us):
+    """How many of the first `n` events are not later than a limit: mostly the last few are, so look there first."""
+    for _ in range(EDGE_STEPS):
+        if n == 0:
+            return n
+        later = later8(pool, times + n - 8, limit_us)
+        if n < 8:  # what is before the first event is no event
+            later &= -1 << (8 - n)
+        found = ones(later & 0xFF)
+        n -= found
+        if found < 8:
+            return n
+    low = np.int64(0)
+    while low < n:
+        middle = (low + n) >> 1
+        if pool[times + middle] <= limit_us:
+            low = middle + 1
+        else:
+            n = middle
+    return low
 
-    Integer sums are exact whatever the order; the sum of squares is float64 and always added newest first.
-    """
-    ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
-    start = pool[ring_part + RING_START]
-    k = pool[ring_part + RING_LENGTH] - 1
-    end_us = t_us - group[GROUP_DELAY_US]
-    mask, want, column = group[GROUP_MASK], group[GROUP_WANT], group[GROUP_COLUMN]
-    while k >= 0 and pool[ring + ((start + k) & (capacity - 1))] > end_us:
-        k -= 1
-    count, values, total, largest, smallest = 0, 0, 0, VALUE_UNKNOWN, MAX_VALUE
-    newest_us, oldest_us, sum_squares = NEVER_US, NEVER_US, 0.0
-    for w in range(group[GROUP_SLOTS]):
-        slot = group[GROUP_FIRST_SLOT] + w
-        after_us = end_us - windows[slot]
-        while k >= 0:
-            at = (start + k) & (capacity - 1)
-            time_us = pool[ring + COLUMN_TIME * capacity + at]
-            if time_us <= after_us:
-                break
-            k -= 1
-            if (pool[ring + COLUMN_TAG * capacity + at] & mask) != want:
-                continue
-            count += 1
-            if newest_us == NEVER_US:
-                newest_us = time_us
-            oldest_us = time_us
-            if column < 0:
-                continue
-            value = pool[ring + column * capacity + at]
-            if value != VALUE_UNKNOWN:
-                values += 1
-                total += value
-                sum_squares += np.float64(value) * np.float64(value)
-                largest = max(largest, value)
-                smallest = min(smallest, value)
-        acc[slot, ACC_COUNT] = count
-        acc[slot, ACC_VALUES] = values
-        acc[slot, ACC_SUM] = total
-        acc[slot, ACC_MAX] = largest
-        acc[slot, ACC_MIN] = smallest
-        acc[slot, ACC_NEWEST_US] = newest_us
-        acc[slot, ACC_OLDEST_US] = oldest_us
-        squares[slot] = sum_squares
+
+@device
+def find_edges(pool, times, length, edges, windowed, t_us, positions):
+    """Where the windows of a kind begin and end in a ring: per edge the number of events that are at least that old."""
+    n = length
+    for e in range(windowed[WINDOWED_EDGES]):
+        n = events_until(pool, times, n, t_us - edges[windowed[WINDOWED_FIRST_EDGE] + e])
+        positions[e] = n
+
+
+@device
+def mark_set(pool, tags, first, end, mask, want, octets, at):
+    """One bit for each event from `first` to `end` that is in a set, eight events a byte; other bits are undefined."""
+    for chunk in range(first >> 3, (end + 7) >> 3):
+        octets[at + chunk] = matching8(pool, tags + 8 * chunk, mask, want)
+
+
+@device
+def up_to(n):
+    """The lowest `n` bits, 0 < n <= 64."""
+    return ((np.int64(1) << (n - 1)) << 1) - 1
+
+
+@device
+def marked(bits, row, word, first, end):
+    """One word of marks without those before `first` and from `end` on."""
+    one = bits[row, word]
+    if word == first >> 6:
+        one &= np.int64(-1) << (first & 63)
+    if word == (end - 1) >> 6:
+        one &= up_to(((end - 1) & 63) + 1)
+    return one
+
+
+@device
+def count_marks(bits, row, first, end):
+    """Number of marks from `first` to `end`."""
+    count = np.int64(0)
+    if first < end:
+        for word in range(first >> 6, ((end - 1) >> 6) + 1):
+            count += ones(marked(bits, row, word, first, end))
+    return count
+
+
+@device
+def newest_mark(bits, row, first, end):
+    """Position of the last mark; there must be one."""
+    word = (end - 1) >> 6
+    while marked(bits, row, word, first, end) == 0:
+        word -= 1
+    return word * 64 + highest_bit(marked(bits, row, word, first, end))
+
+
+@device
+def oldest_mark(bits, row, first, end):
+    """Position of the first mark; there must be one."""
+    word = first >> 6
+    while marked(bits, row, word, first, end) == 0:
+        word += 1
+    return word * 64 + lowest_bit(marked(bits, row, word, first, end))
+
+
+@device
+def read_from_ring(pool, ring_part, slot, s, positions, bits, acc, squares):
+    """One window from the marks of its set."""
+    row, first, end = slot[SLOT_SET], positions[slot[SLOT_START]], positions[slot[SLOT_END]]
+    count = count_marks(bits, row, first, end)
+    acc[s, ACC_COUNT] = count
+    if count == 0:
+        return
+    events, capacity = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START], pool[ring_part + RING_CAPACITY]
+    if slot[SLOT_TIMES]:
+        acc[s, ACC_NEWEST_US] = pool[events + newest_mark(bits, row, first, end)]
+        acc[s, ACC_OLDEST_US] = pool[events + oldest_mark(bits, row, first, end)]
+    if slot[SLOT_COLUMN] >= 0:
+        values = events + slot[SLOT_COLUMN] * capacity + first
+        first_bit = row * bits.shape[1] * 64 + first
+        add_values(pool, values, end - first, bits, first_bit, acc, s * ACC_FIELDS + ACC_VALUES, squares, s)
 
 
 @device
@@ -260,97 +372,109 @@ def covering_level(kind, last_us, after_us, end_us):
 
 
 @device
-def read_tiles(
-    pool, poolf, chunk, kind, level, newest_epoch, oldest_epoch, after_us, end_us, group, slot, acc, squares
+def read_tile_run(
+    pool, poolf, first, n, tile_us, oldest_epoch, length, slot, s, after_us, end_us, bits, octets, acc, squares
 ):
+    """Add to a window a run of tiles that lie side by side, oldest first."""
+    epochs = first + oldest_epoch % n
+    counts = epochs + slot[SLOT_TILE] * n
+    row = bits.shape[0] - 1  # the one that no set has
+    first_bit = row * bits.shape[1] * 64
+    for chunk in range((length + 7) >> 3):
+        of_epoch = consecutive8(pool, epochs + 8 * chunk, oldest_epoch + 8 * chunk)
+        octets[first_bit // 8 + chunk] = of_epoch & ~matching8(pool, counts + 8 * chunk, -1, 0)
+    if count_marks(bits, row, 0, length) == 0:
+        return
+    acc[s, ACC_COUNT] += sum_words(pool, counts, length, bits, first_bit)
+    if slot[SLOT_TIMES]:
+        newest = oldest_epoch + newest_mark(bits, row, 0, length)
+        oldest = oldest_epoch + oldest_mark(bits, row, 0, length)
+        acc[s, ACC_NEWEST_US] = max(acc[s, ACC_NEWEST_US], min((newest + 1) * tile_us - 1, end_us))
+        if acc[s, ACC_OLDEST_US] == NEVER_US:
+            acc[s, ACC_OLDEST_US] = max(oldest * tile_us, after_us + 1)
+    if slot[SLOT_COLUMN] >= 0:
+        values = counts + TILE_VALUES * n
+        add_tiles(pool, values, n, length, bits, first_bit, acc, s * ACC_FIELDS + ACC_VALUES, squares, s)
+
+
+@device
+def read_from_tiles(pool, poolf, head, kind, slot, s, after_us, end_us, bits, octets, acc, squares):
     """
-    Add the tiles of a span of epochs, newest first, to what a slot holds already.
+    One window from the finest level of tiles that covers it, where the ring no longer does.
 
     Every tile that overlaps the window counts in full, so a paced attacker is never under-counted.
     """
-    first = chunk
+    level = covering_level(kind, pool[head + HEAD_LAST_US], after_us, end_us)
+    first = pool[head + kind[KIND_RING] + RING_TILES]
     for finer in range(level):
         first += tiles_on_level(kind, finer) * kind[KIND_TILE_STRIDE]
     tile_us, n = _TILE_WIDTHS[level], tiles_on_level(kind, level)
-    counts = first + group[GROUP_TILE] * n
-    for epoch in range(newest_epoch, oldest_epoch - 1, -1):
-        k = epoch % n
-        word = counts + k
-        if pool[word] == 0 or pool[first + k] != epoch:
-            continue
-        acc[slot, ACC_COUNT] += pool[word + TILE_COUNT * n]
-        if acc[slot, ACC_NEWEST_US] == NEVER_US:
-            acc[slot, ACC_NEWEST_US] = min((epoch + 1) * tile_us - 1, end_us)
-        acc[slot, ACC_OLDEST_US] = max(epoch * tile_us, after_us + 1)
-        if group[GROUP_COLUMN] >= 0:
-            acc[slot, ACC_VALUES] += pool[word + TILE_VALUES * n]
-            acc[slot, ACC_SUM] += pool[word + TILE_SUM * n]
-            squares[slot] += poolf[word + TILE_SUM_SQUARES * n]
-            acc[slot, ACC_MAX] = max(acc[slot, ACC_MAX], pool[word + TILE_MAX * n])
-            acc[slot, ACC_MIN] = min(acc[slot, ACC_MIN], pool[word + TILE_MIN * n])
-
-
-@device
-def read_bounded(pool, poolf, head, kind, group, windows, t_us, acc, squares):
-    """
-    The windows of a group that its ring no longer covers, from tiles.
-
-    Windows ascend, so one on the same level as the one before it goes on where that ended.
-    """
-    ring_part = head + kind[KIND_RING]
-    end_us = t_us - group[GROUP_DELAY_US]
-    before, before_level, before_epoch = -1, -1, np.int64(0)
-    for w in range(group[GROUP_SLOTS]):
-        slot = group[GROUP_FIRST_SLOT] + w
-        after_us = end_us - windows[slot]
-        if pool[ring_part + RING_FLOOR_US] <= after_us:
-            continue
-        level = covering_level(kind, pool[head + HEAD_LAST_US], after_us, end_us)
-        tile_us, n = _TILE_WIDTHS[level], tiles_on_level(kind, level)
-        newest_epoch = end_us // tile_us
-        oldest_epoch = max((after_us + 1) // tile_us, newest_epoch - n + 1)
-        if level == before_level:
-            acc[slot, :] = acc[before, :]
-            squares[slot] = squares[before]
-            newest_epoch = before_epoch - 1
-        else:
-            start_slot(acc, squares, slot)
-            acc[slot, ACC_BOUNDED] = 1
-        read_tiles(
-            pool, poolf, pool[ring_part + RING_TILES], kind, level, newest_epoch, oldest_epoch, after_us, end_us,
-            group, slot, acc, squares,
+    newest = end_us // tile_us
+    oldest = max((after_us + 1) // tile_us, newest - n + 1)
+    # A level is a circle: its tiles lie in at most two runs, the older one up to the end.
+    older = min(newest - oldest + 1, n - oldest % n)
+    read_tile_run(
+        pool, poolf, first, n, tile_us, oldest, older, slot, s, after_us, end_us, bits, octets, acc, squares
+    )  # fmt: skip
+    if oldest + older <= newest:
+        read_tile_run(
+            pool, poolf, first, n, tile_us, oldest + older, newest - oldest - older + 1, slot, s, after_us, end_us,
+            bits, octets, acc, squares,
         )  # fmt: skip
-        before, before_level, before_epoch = slot, level, min(oldest_epoch, newest_epoch + 1)
+    acc[s, ACC_BOUNDED] = 1
 
 
 @device
-def read_group(pool, poolf, head, kind, group, windows, t_us, acc, squares):
-    """All windows of one group for one entity: exact from the ring where it covers them, bounded from tiles where not."""
+def read_kind(pool, poolf, head, kind, windowed, sets, edges, slots, t_us, positions, bits, octets, acc, squares):
+    """All windows of one entity: exact from the ring where it covers them, bounded from tiles where not."""
     ring_part = head + kind[KIND_RING]
-    if pool[ring_part + RING_LENGTH] > 0:
-        read_ring_group(pool, ring_part, group, windows, t_us, acc, squares)
-    if pool[ring_part + RING_TILES] != 0:
-        read_bounded(pool, poolf, head, kind, group, windows, t_us, acc, squares)
-        return
-    for w in range(group[GROUP_SLOTS]):
-        slot = group[GROUP_FIRST_SLOT] + w
-        if pool[ring_part + RING_FLOOR_US] > t_us - group[GROUP_DELAY_US] - windows[slot]:
-            acc[slot, ACC_BOUNDED] = 1  # an event later than the allowed lateness asks for what has been let go
+    length, seen = pool[ring_part + RING_LENGTH], pool[ring_part + RING_FLAGS]
+    events = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START]
+    tags = events + COLUMN_TAG * pool[ring_part + RING_CAPACITY]
+    find_edges(pool, events, length, edges, windowed, t_us, positions)
+    oldest, newest = positions[windowed[WINDOWED_EDGES] - 1], positions[0]
+    for e in range(windowed[WINDOWED_SETS]):
+        mask, want = sets[windowed[WINDOWED_FIRST_SET] + e, SET_MASK], sets[windowed[WINDOWED_FIRST_SET] + e, SET_WANT]
+        if (seen & want) == want:
+            mark_set(pool, tags, oldest, newest, mask, want, octets, e * bits.shape[1] * 8)
+    floor_us, has_tiles = pool[ring_part + RING_FLOOR_US], pool[ring_part + RING_TILES] != 0
+    for s in range(windowed[WINDOWED_FIRST_SLOT], windowed[WINDOWED_FIRST_SLOT] + windowed[WINDOWED_SLOTS]):
+        slot = slots[s]
+        start_slot(acc, squares, s, 0)
+        want = sets[windowed[WINDOWED_FIRST_SET] + slot[SLOT_SET], SET_WANT]
+        after_us = t_us - edges[windowed[WINDOWED_FIRST_EDGE] + slot[SLOT_START]]
+        if floor_us > after_us:
+            # Without tiles this is an event later than the allowed lateness, asking for what has been let go.
+            acc[s, ACC_BOUNDED] = 1
+        if (seen & want) != want:
+            continue
+        if floor_us > after_us and has_tiles:
+            end_us = t_us - edges[windowed[WINDOWED_FIRST_EDGE] + slot[SLOT_END]]
+            read_from_tiles(pool, poolf, head, kind, slot, s, after_us, end_us, bits, octets, acc, squares)
+        else:
+            read_from_ring(pool, ring_part, slot, s, positions, bits, acc, squares)
 
 
 @device
-def read_windows(pool, poolf, kinds, groups, windows, keys, t_us, acc, squares):
-    """Every group into its slots."""
-    for g in range(groups.shape[0]):
-        group = groups[g]
-        for w in range(group[GROUP_SLOTS]):
-            start_slot(acc, squares, group[GROUP_FIRST_SLOT] + w)
-        k = group[GROUP_KIND]
-        if keys[k, 0] == 0:
-            for w in range(group[GROUP_SLOTS]):
-                acc[group[GROUP_FIRST_SLOT] + w, ACC_COUNT] = -1
-        elif keys[k, 1] != 0:
-            read_group(pool, poolf, keys[k, 1], kinds[k], group, windows, t_us, acc, squares)
+def read_windows(
+    pool, poolf, kinds, windowed, sets, edges, slots, keys, t_us, positions, bits, octets, acc, squares
+):  # fmt: skip
+    """Every window of every entity that is named."""
+    for w in range(windowed.shape[0]):
+        one = windowed[w]
+        k = one[WINDOWED_KIND]
+        if keys[k, 1] != 0:
+            read_kind(
+                pool, poolf, keys[k, 1], kinds[k], one, sets, edges, slots, t_us, positions, bits, octets, acc, squares
+            )
+            keys[k, KEY_BLANK] = 0
+            continue
+        # Of an entity that is new (1) or absent (2) the slots may still be as they were left for the last one.
+        blank = 1 if keys[k, 0] != 0 else 2
+        if keys[k, KEY_BLANK] != blank:
+            for s in range(one[WINDOWED_FIRST_SLOT], one[WINDOWED_FIRST_SLOT] + one[WINDOWED_SLOTS]):
+                start_slot(acc, squares, s, 1 - blank)
+        keys[k, KEY_BLANK] = blank
 
 
 # --- one feature each ------------------------------------------------------------------------------------------------
@@ -646,12 +770,12 @@ def write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, pl
 
 
 @device
-def flags_with_filters(ints, numbers, i, minor_per_major, filters, filter_ranges):
+def flags_with_filters(ints, numbers, i, filters, filter_ranges):
     """The encoder's flags and one bit per declared filter that the transaction passes."""
     flags = ints[i, FLAGS]
     for r in range(filters.shape[0]):
         source = filters[r, 1]
-        value = np.float64(ints[i, AMOUNT_MINOR]) / minor_per_major if source < 0 else numbers[i, source]
+        value = np.float64(ints[i, AMOUNT_MINOR]) / filter_ranges[r, 2] if source < 0 else numbers[i, source]
         if source < 0 and ints[i, AMOUNT_MINOR] == AMOUNT_UNKNOWN:
             continue
         if filter_ranges[r, 0] <= value <= filter_ranges[r, 1]:
@@ -761,20 +885,27 @@ def apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, co
 
 
 @device
-def has_room(pool, meta, worst_words):
+def has_room(context, meta):
     """Whether whatever one more event can claim surely fits the pool."""
-    return meta[META_BUMP] + worst_words <= pool.shape[0]
+    return meta[META_BUMP] <= context[BUMP_MAX]
 
 
 @device
-def observe(
-    ints, numbers, i, record, row, keys, acc, squares,
-    pool, poolf, table, meta, journal, index,
-    kinds, columns, measures, distincts, decayeds,
-    groups, windows, ops, params, filters, filter_ranges, limits, places, worst_words, minor_per_major,
-):  # fmt: skip
+def observe_at(context, ints, numbers, i, record, row):
     """
-    Read, then (when `record`) remember, one encoded transaction.
+    Read, then (when `record`) remember, one encoded transaction; for kernels to inline.
+
+    Parameters
+    ----------
+    context : int64[WORDS]
+        Where everything is (`fraudsdk.features.context`).
+    ints, numbers : int64[n, n_ints], float64[n, n_numbers]
+        Encoded transactions (`fraudsdk.domain.fields`).
+    i : int64
+        The row of them that is meant.
+    record : bool
+    row : float32[n_features]
+        Written, unless the status says that there is no row.
 
     Returns
     -------
@@ -783,13 +914,23 @@ def observe(
     journal_row : int64
         Where the transaction is in the journal, -1 = nowhere.
     """
+    keys, acc, squares = int_rows_of(context, KEYS), int_rows_of(context, ACC), floats_of(context, SQUARES)
+    pool, poolf, meta = ints_of(context, POOL), floats_of(context, POOL), ints_of(context, META)
+    table, journal, index = int_rows_of(context, TABLE), int_rows_of(context, JOURNAL), ints_of(context, JOURNAL_INDEX)
+    kinds, columns, measures = int_rows_of(context, KINDS), ints_of(context, COLUMNS), int_rows_of(context, MEASURES)
+    distincts, decayeds = int_rows_of(context, DISTINCTS), int_rows_of(context, DECAYEDS)
+    windowed, sets, slots = int_rows_of(context, WINDOWED), int_rows_of(context, SETS), int_rows_of(context, SLOTS)
+    edges, positions, places = ints_of(context, EDGES), ints_of(context, POSITIONS), ints_of(context, PLACES)
+    bits, octets = int_rows_of(context, BITS), bytes_of(context, BITS)
+    ops, params, limits = int_rows_of(context, OPS), float_rows_of(context, PARAMS), floats_of(context, LIMITS)
+    filters, filter_ranges = int_rows_of(context, FILTERS), float_rows_of(context, FILTER_RANGES)
     known_row = journal_find(journal, index, ints[i, TRANSACTION_KEY])
     if known_row >= 0 and record:
         meta[META_DUPLICATES] += 1
         return np.int64(DUPLICATE), known_row
     if ints[i, FLAGS] & (REVERSAL | CHARGEBACK):
         if record:
-            if not has_room(pool, meta, worst_words):
+            if not has_room(context, meta):
                 return np.int64(NEEDS_ROOM), np.int64(-1)
             apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, columns, measures)
             for k in range(kinds.shape[0]):
@@ -799,14 +940,16 @@ def observe(
                 kinds, columns, measures, distincts, decayeds, places,
             )  # fmt: skip
         return np.int64(LIFECYCLE), known_row
-    if record and not has_room(pool, meta, worst_words):
+    if record and not has_room(context, meta):
         return np.int64(NEEDS_ROOM), np.int64(-1)
-    flags = flags_with_filters(ints, numbers, i, minor_per_major, filters, filter_ranges)
+    flags = flags_with_filters(ints, numbers, i, filters, filter_ranges)
     for k in range(kinds.shape[0]):
         keys[k, 0] = entity_key(ints, i, kinds[k])
         keys[k, 1] = find(table, keys[k, 0]) if keys[k, 0] != 0 else 0
         keys[k, 2] = pool[keys[k, 1] + HEAD_LAST_US] if keys[k, 1] != 0 else NEVER_US
-    read_windows(pool, poolf, kinds, groups, windows, keys, ints[i, EVENT_TIME_US], acc, squares)
+    read_windows(
+        pool, poolf, kinds, windowed, sets, edges, slots, keys, ints[i, EVENT_TIME_US], positions, bits, octets, acc, squares
+    )  # fmt: skip
     write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, places, limits, acc, squares, row)
     if not record:
         return np.int64(SCORED), known_row
@@ -818,59 +961,29 @@ def observe(
     return np.int64(SCORED), np.int64(journal_row)
 
 
-_MEMORY = "int64[::1], float64[::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[::1]"
-_LAYOUT = "int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1]"
-_PLAN = (
-    "int64[:, ::1], int64[::1], int64[:, ::1], float64[:, ::1], int64[:, ::1], float64[:, ::1], float64[::1], "
-    "int64[::1], int64, float64"
-)
-_SCRATCH = "int64[:, ::1], int64[:, ::1], float64[::1]"
-
-
-@kernel(
-    f"UniTuple(int64, 2)(int64[:, ::1], float64[:, ::1], int64, float32[::1], {_SCRATCH}, {_MEMORY}, {_LAYOUT}, {_PLAN})"
-)
-def score_one(
-    ints, numbers, record, row, keys, acc, squares,
-    pool, poolf, table, meta, journal, index,
-    kinds, columns, measures, distincts, decayeds,
-    groups, windows, ops, params, filters, filter_ranges, limits, places, worst_words, minor_per_major,
-):  # fmt: skip
+@kernel("UniTuple(int64, 2)(int64[::1], int64)", nogil=False)
+def score_one(context, record):
     """
-    Read and (when `record` is 1) remember the transaction in row 0 of `ints` and `numbers`.
+    Read and (when `record` is 1) remember the transaction that the context points at.
 
-    Parameters
-    ----------
-    ints, numbers : int64[1, n_ints], float64[1, n_numbers]
-        The encoded transaction (`fraudsdk.domain.fields`).
-    row : float32[n_features]
-        Written, unless the status says that there is no row.
-    keys, acc, squares : int64[n_kinds, 2], int64[n_slots, ACC_FIELDS], float64[n_slots]
-        Scratch; afterwards `keys` holds (key, head) per kind and `acc` what each window saw.
+    Afterwards the scratch of the context holds (key, head, last seen) per kind and what each window saw.
 
     Returns
     -------
     (status, journal_row)
-        As `observe`.
+        As `observe_at`.
     """
-    return observe(
-        borrowed(ints), borrowed(numbers), 0, record == 1, borrowed(row), borrowed(keys), borrowed(acc), borrowed(squares),
-        borrowed(pool), borrowed(poolf), borrowed(table), borrowed(meta), borrowed(journal), borrowed(index),
-        borrowed(kinds), borrowed(columns), borrowed(measures), borrowed(distincts), borrowed(decayeds),
-        borrowed(groups), borrowed(windows), borrowed(ops), borrowed(params), borrowed(filters), borrowed(filter_ranges),
-        borrowed(limits), borrowed(places), worst_words, minor_per_major,
-    )  # fmt: skip
+    context = borrowed(context)
+    ints, numbers = int_rows_of(context, INTS), float_rows_of(context, NUMBERS)
+    return observe_at(context, ints, numbers, 0, record == 1, row_of(context, ROW))
 
 
 @kernel(
-    "UniTuple(int64, 2)(int64[:, ::1], float64[:, ::1], int64[::1], int8[::1], int64[::1], int8[::1], int64, int64, "
-    f"float32[:, ::1], {_SCRATCH}, {_MEMORY}, {_LAYOUT}, {_PLAN})"
+    "UniTuple(int64, 2)(int64[::1], int64[:, ::1], float64[:, ::1], int64[::1], int8[::1], int64[::1], int8[::1], "
+    "int64, int64, float32[:, ::1])"
 )
 def replay(
-    ints, numbers, label_rows, label_values, label_times_us, statuses, next_row, next_label, rows, keys, acc, squares,
-    pool, poolf, table, meta, journal, index,
-    kinds, columns, measures, distincts, decayeds,
-    groups, windows, ops, params, filters, filter_ranges, limits, places, worst_words, minor_per_major,
+    context, ints, numbers, label_rows, label_values, label_times_us, statuses, next_row, next_label, rows
 ):  # fmt: skip
     """
     Observe many transactions in order, delivering each label at the time it would have been known.
@@ -879,6 +992,7 @@ def replay(
 
     Parameters
     ----------
+    context : int64[WORDS]
     ints, numbers : int64[n, n_ints], float64[n, n_numbers]
         In arrival order.
     label_rows, label_values, label_times_us : int64[m], int8[m], int64[m]
@@ -895,22 +1009,13 @@ def replay(
     (next_row, next_label)
         Short of the end only when the memory must grow first.
     """
+    context, ints, numbers, rows = borrowed(context), borrowed(ints), borrowed(numbers), borrowed(rows)
     label = next_label
     for i in range(next_row, ints.shape[0]):
         while label < label_rows.shape[0] and label_times_us[label] <= ints[i, EVENT_TIME_US]:
-            deliver(
-                ints[label_rows[label], TRANSACTION_KEY], label_values[label] == 1,
-                borrowed(pool), borrowed(poolf), borrowed(table), borrowed(meta), borrowed(journal), borrowed(index),
-                borrowed(kinds), borrowed(columns), borrowed(measures),
-            )  # fmt: skip
+            deliver(context, ints[label_rows[label], TRANSACTION_KEY], label_values[label] == 1)
             label += 1
-        status, _ = observe(
-            borrowed(ints), borrowed(numbers), i, True, borrowed(rows)[i], borrowed(keys), borrowed(acc), borrowed(squares),
-            borrowed(pool), borrowed(poolf), borrowed(table), borrowed(meta), borrowed(journal), borrowed(index),
-            borrowed(kinds), borrowed(columns), borrowed(measures), borrowed(distincts), borrowed(decayeds),
-            borrowed(groups), borrowed(windows), borrowed(ops), borrowed(params), borrowed(filters),
-            borrowed(filter_ranges), borrowed(limits), borrowed(places), worst_words, minor_per_major,
-        )  # fmt: skip
+        status, _ = observe_at(context, ints, numbers, i, True, rows[i])
         if status == NEEDS_ROOM:
             return np.int64(i), np.int64(label)
         statuses[i] = status
@@ -918,32 +1023,17 @@ def replay(
 
 
 @device
-def deliver(key, is_fraud, pool, poolf, table, meta, journal, index, kinds, columns, measures):
+def deliver(context, key, is_fraud):
     """A label arrived: mark the event wherever it is remembered.  False when the journal has forgotten it."""
-    row = journal_find(journal, index, key)
-    if row < 0:
-        meta[META_LABELS_UNKNOWN] += 1
-        return False
-    meta[META_LABELS] += 1
-    amend_journalled(
-        row, FRAUD if is_fraud else GENUINE, GENUINE if is_fraud else FRAUD, journal[row, JOURNAL_AMOUNT_MINOR],
-        pool, poolf, table, meta, journal, kinds, columns, measures,
-    )  # fmt: skip
-    return True
+    return amend_remembered(context, key, FRAUD if is_fraud else GENUINE, GENUINE if is_fraud else FRAUD)
 
 
-@kernel(f"boolean(int64, int64, int64, {_MEMORY}, int64[:, ::1], int64[::1], int64[:, ::1])")
-def amend_transaction(
-    key, set_bits, clear_bits, pool, poolf, table, meta, journal, index, kinds, columns, measures
-):  # fmt: skip
-    """
-    Set and clear status bits of a remembered transaction: a label, or the host's final answer.
-
-    Returns
-    -------
-    bool
-        False when the journal has forgotten it (which is counted).
-    """
+@device
+def amend_remembered(context, key, set_bits, clear_bits):
+    """Set and clear status bits of a remembered transaction.  False when the journal has forgotten it."""
+    pool, poolf, meta = ints_of(context, POOL), floats_of(context, POOL), ints_of(context, META)
+    table, journal, index = int_rows_of(context, TABLE), int_rows_of(context, JOURNAL), ints_of(context, JOURNAL_INDEX)
+    kinds, columns, measures = int_rows_of(context, KINDS), ints_of(context, COLUMNS), int_rows_of(context, MEASURES)
     row = journal_find(journal, index, key)
     if row < 0:
         meta[META_LABELS_UNKNOWN] += 1
@@ -954,3 +1044,16 @@ def amend_transaction(
         pool, poolf, table, meta, journal, kinds, columns, measures,
     )  # fmt: skip
     return True
+
+
+@kernel("boolean(int64[::1], int64, int64, int64)", nogil=False)
+def amend_transaction(context, key, set_bits, clear_bits):
+    """
+    Set and clear status bits of a remembered transaction: a label, or the host's final answer.
+
+    Returns
+    -------
+    bool
+        False when the journal has forgotten it (which is counted).
+    """
+    return amend_remembered(borrowed(context), key, set_bits, clear_bits)

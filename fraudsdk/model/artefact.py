@@ -16,50 +16,29 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from fraudsdk._jit import warm_up
-from fraudsdk.errors import CertificateError, InvalidModelError, ModelNotFoundError, SchemaMismatchError
-from fraudsdk.model import kernels, layout
+from fraudsdk.errors import (
+    CertificateError,
+    ConfigurationError,
+    InvalidModelError,
+    ModelNotFoundError,
+    SchemaMismatchError,
+)
+from fraudsdk.model import layout
 from fraudsdk.model.calibration import Calibration
 from fraudsdk.model.certificate import Certificate
 from fraudsdk.model.documents import parse
-from fraudsdk.model.forest import Int32Array, depth_of, read_forest
+from fraudsdk.model.engine import Engine, TableEngine, check_engine
+from fraudsdk.model.forest import depth_of, read_forest
 from fraudsdk.model.library import LibraryEngine
 from fraudsdk.model.manifest import BOOSTER, CERTIFICATE, FOREST, MANIFEST, Manifest
 
 # Largest file of an artefact that is read into memory; a forest of 2 M nodes has 24 MB.
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
-
-
-class Engine(Protocol):
-    """What turns rows into margins.  Rows have been checked; both methods are called from several threads at once."""
-
-    def margin(self, row: npt.NDArray[np.float32]) -> float:
-        """Margin of one row."""
-        ...
-
-    def margins(self, rows: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
-        """Margins of many rows, into ``out``."""
-        ...
-
-
-class TableEngine:
-    """Margins from forest tables, by the Numba kernels.  The tables are never written to."""
-
-    def __init__(self, tables: Int32Array) -> None:
-        self._tables = tables
-
-    def margin(self, row: npt.NDArray[np.float32]) -> float:
-        """Margin of one row."""
-        return kernels.margin(row, self._tables)  # type: ignore[no-any-return]
-
-    def margins(self, rows: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
-        """Margins of many rows, into ``out``."""
-        kernels.margins(rows, self._tables, out)
 
 
 class CompiledModel:
@@ -98,6 +77,11 @@ class CompiledModel:
     def schema_fingerprint(self) -> str:
         """Fingerprint of the feature set that the model was trained on."""
         return self.manifest.schema_fingerprint
+
+    @property
+    def engine(self) -> str:
+        """What computes margins: ``"avx512"``, ``"avx2"``, ``"portable"``, or ``"c"`` for a C library."""
+        return self._engine.name
 
     @property
     def version(self) -> str:
@@ -157,6 +141,20 @@ class CompiledModel:
             self._engine.margins(np.require(rows, requirements=("C", "W")), out)
         return out
 
+    @property
+    def native(self) -> tuple[int, int] | None:
+        """
+        For kernels that score without Python: the addresses of ``float32 f(int64 row, int64 tables)`` and of the tables.
+
+        ``row`` is the address of float32[n_features], 4-byte aligned.  The function is thread-safe and takes no lock; both
+        addresses are valid as long as this model lives.  None where the model is a C library.
+
+        Warning
+        -------
+        Nothing is checked behind this call: a shorter row is read past its end.
+        """
+        return self._engine.native() if isinstance(self._engine, TableEngine) else None
+
     def warm_up(self) -> None:
         """Touch all that scoring will touch, so that the first transaction pays for none of it."""
         nothing_known = np.full(self._row_shape, np.nan, np.float32)
@@ -184,12 +182,21 @@ class CompiledModel:
         )
 
 
-def load_artefact(path: Path | str) -> CompiledModel:
+def load_artefact(path: Path | str, *, engine: str | None = None) -> CompiledModel:
     """
     Load and verify an artefact, and warm it up.
 
+    Parameters
+    ----------
+    path : Path or str
+        The artefact's directory.
+    engine : str, optional
+        ``"avx512"``, ``"avx2"`` or ``"portable"``; by default the fastest for this CPU and forest.  All give the same bits.
+
     Raises
     ------
+    ConfigurationError
+        This CPU lacks the engine, the engine does not take this forest, or the artefact is a C library, which has its own.
     ModelNotFoundError
         No artefact there, or a file of it is missing.
     CertificateError
@@ -197,6 +204,8 @@ def load_artefact(path: Path | str) -> CompiledModel:
     InvalidModelError
         A file is malformed.
     """
+    if engine is not None:
+        check_engine(engine)
     directory = Path(path)
     manifest = Manifest.from_json(_read(directory / MANIFEST))
     for name in manifest.files:
@@ -205,13 +214,14 @@ def load_artefact(path: Path | str) -> CompiledModel:
         parse(_read_verified(directory, manifest, CERTIFICATE), CERTIFICATE, CertificateError)
     )
     _check_certificate(certificate, manifest)
-    model = CompiledModel(manifest, certificate, _engine(directory, manifest), directory)
-    warm_up("fraudsdk.model")
+    model = CompiledModel(manifest, certificate, _engine(directory, manifest, engine), directory)
     model.warm_up()
     return model
 
 
-def table_engine(forest: bytes, *, n_features: int, n_trees: int, depth: int, base_margin: float) -> TableEngine:
+def table_engine(
+    forest: bytes, *, n_features: int, n_trees: int, depth: int, base_margin: float, name: str | None = None
+) -> TableEngine:
     """
     Engine of a forest file, which must be the forest that the manifest describes.
 
@@ -219,6 +229,8 @@ def table_engine(forest: bytes, *, n_features: int, n_trees: int, depth: int, ba
     ------
     InvalidModelError
         It is malformed, or another forest.
+    ConfigurationError
+        The engine of that name cannot be had.
     """
     tables = read_forest(forest)
     base = float(tables[layout.BASE_MARGIN : layout.BASE_MARGIN + 1].view(np.float32)[0])
@@ -228,10 +240,10 @@ def table_engine(forest: bytes, *, n_features: int, n_trees: int, depth: int, ba
             f"{FOREST} has (features, trees, depth, base margin) {found}, the manifest says "
             f"{(n_features, n_trees, depth, base_margin)}; compile the model again"
         )
-    return TableEngine(tables)
+    return TableEngine(tables, name)
 
 
-def _engine(directory: Path, manifest: Manifest) -> Engine:
+def _engine(directory: Path, manifest: Manifest, name: str | None) -> Engine:
     n_features = len(manifest.feature_names)
     if manifest.backend == "table":
         return table_engine(
@@ -240,6 +252,12 @@ def _engine(directory: Path, manifest: Manifest) -> Engine:
             n_trees=manifest.n_trees,
             depth=manifest.depth,
             base_margin=manifest.base_margin,
+            name=name,
+        )
+    if name is not None:
+        raise ConfigurationError(
+            f"{manifest.name}/{manifest.version} is a C library and has one engine, {name!r} was asked for; leave it out, or "
+            "compile the model with backend table"
         )
     native = manifest.native_file
     return LibraryEngine(directory / native, sha256=manifest.files[native].sha256, n_features=n_features)

@@ -27,9 +27,10 @@ from fraudsdk.errors import (
     ModelNotFoundError,
     SchemaMismatchError,
 )
-from fraudsdk.model.artefact import TableEngine, load_artefact
+from fraudsdk.model.artefact import load_artefact
 from fraudsdk.model.calibration import Calibration
 from fraudsdk.model.certificate import MAX_BOUND
+from fraudsdk.model.engine import TableEngine
 
 WHO = {"name": "cards", "version": "1", "created_at": "2026-11-23T10:00:00Z"}
 

@@ -9,7 +9,7 @@ import pytest
 
 from fraudsdk.errors import CertificateError
 from fraudsdk.model.artefact import load_artefact
-from fraudsdk.scorer import _installed_explainer
+from fraudsdk.scorer.parts import installed_explainer
 
 pytest.importorskip("xgboost")
 
@@ -24,12 +24,12 @@ def test_a_booster_exchanged_after_loading_explains_nothing(model):
         file.write(b" ")
 
     with pytest.raises(CertificateError, match=r"model\.ubj has SHA-256"):
-        _installed_explainer(model)
+        installed_explainer(model)
 
 
 def test_an_explainer_keeps_the_booster_that_it_was_given(model):
     row = np.zeros((1, len(model.feature_names)), np.float32)
-    explainer = _installed_explainer(model)
+    explainer = installed_explainer(model)
     expected = explainer.contributions(row)
 
     (model.source_path / "model.ubj").write_bytes(b"another one")
