@@ -159,8 +159,8 @@ def may_be_card_data(address, n, anywhere):
     """
     Whether text of at least `SHORTEST_LOOKALIKE` characters, without blanks around it, may be a card number or track data.
 
-    Exact for card numbers (`looks_like_card_number`); of track data it is enough that twelve digits lead and more than
-    digits follow.  `anywhere` says that a card number counts whatever precedes its digits.
+    Exact for card numbers (`looks_like_card_number`); of track data it is enough that twelve digits lead and a separator
+    follows.  `anywhere` says that a card number counts whatever precedes its digits.
     """
     first = load_byte(address)
     is_sentinel = first == ord("B") or first == ord("b")
@@ -173,7 +173,9 @@ def may_be_card_data(address, n, anywhere):
     while leading < n and is_digit(load_byte(address + leading)):
         leading += 1
     if leading - start >= 12 and leading < n:
-        return True
+        separator = load_byte(address + leading)
+        if separator == ord("^") or separator == ord("=") or separator == ord("D"):
+            return True
     n_digits, digit, total = 0, 0, 0
     for i in range(n - 1, -1, -1):
         byte = load_byte(address + i)

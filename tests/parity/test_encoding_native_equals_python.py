@@ -111,7 +111,7 @@ disguised = st.builds(
     card_numbers,
     st.sampled_from(["", " ", "-", "_", ".", "  "]),
     st.sampled_from(["", "-", "u", "B", "b", ";", "%B", "#", "x"]),
-    st.sampled_from(["", "=2512", "D25121010000", "^NAME", "-", "f", "é", "\n"]),
+    st.sampled_from(["", "=2512", "=", "D25121010000", "D2512101F", "D", "^NAME", "^", "-", "f", "@a.com", "é", "\n"]),
 )
 tokens = st.one_of(
     st.text("0123456789abcdefABCDEF-", max_size=40),
