@@ -12,7 +12,7 @@ Card numbers become tokens and identifiers become keyed hashes here; neither is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -31,6 +31,7 @@ from fraudsdk.domain.money import CURRENCY_EXPONENTS, MAX_AMOUNT_MINOR, convert_
 from fraudsdk.domain.refusal import RefusedValue
 from fraudsdk.domain.transaction import (
     FIELD_PARSERS,
+    MAPPING_FIELDS,
     Transaction,
     TransactionReader,
     TransactionType,
@@ -134,6 +135,7 @@ class Encoder:
             **dict.fromkeys(layout.custom_numbers, parse_quantity),
             **dict.fromkeys(layout.custom_categories, parse_custom_category),
         }
+        self._fields = (MAPPING_FIELDS - {"custom"}) | self._custom.keys()
         self._prepare_packing()
         self._native = self._native_program(key)
         self._program = None if self._native is None else self._native.words
@@ -328,6 +330,17 @@ class Encoder:
             Two columns have one name.
         """
         return self._tables.encode(native_columns_of(table))
+
+    def knows_columns(self, names: Iterable[str]) -> bool:
+        """
+        Whether a table of these columns means, as a table, what its rows mean one by one.
+
+        `encode_table` does not read a column that is no field, where `prepare` refuses such a field; and it takes one column
+        of amounts and one of times, where rows may use several, each one of them.
+        """
+        given = set(names)
+        alternatives = ({"amount", "amount_minor"}, {f"event_time{suffix}" for suffix in TIME_UNITS})
+        return given <= self._fields and all(len(given & ways) == 1 for ways in alternatives)
 
     def encode_mappings(self, mappings: Sequence[Transaction | Mapping[str, Any]]) -> EncodedTransactions:
         """

@@ -286,6 +286,26 @@ def test_many_blocks_of_objects_are_read_like_one():
     assert outcome(lambda: IN_PYTHON.encode_columns(columns)) == outcome(lambda: NATIVE.encode_columns(columns))
 
 
+@pytest.mark.parametrize(
+    ("more", "without", "expected"),
+    [
+        ([], [], True),
+        (["points", "tier", "pan", "direction"], [], True),
+        (["notes"], [], False),
+        (["is_fraud"], [], False),
+        (["custom"], [], False),
+        (["amount_minor"], [], False),
+        (["amount_minor"], ["amount"], True),
+        (["event_time_us"], [], False),
+        ([], ["event_time_s"], False),
+    ],
+)
+def test_columns_are_known_where_a_table_means_what_its_rows_mean(more, without, expected):
+    names = [name for name in least().column_names if name not in without]
+
+    assert expected == NATIVE.knows_columns([*names, *more])
+
+
 MAPPINGS = [
     {"transaction_id": 7, "user_id": "u-1", "amount": "12.50", "event_time": "2026-11-23T10:00:00Z"},
     {"transaction_id": " t-2 ", "user_id": "u-1", "amount": "12.50", "event_time": "2026-11-23T10:00:00Z"},
