@@ -74,6 +74,22 @@ def bytes_of(context, field):  # type: ignore[no-untyped-def]
     return carray(_pointer(context[at]), (context[at + 1] * context[at + 2] * 8,), np.uint8)
 
 
+@intrinsic
+def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]
+    """Have the cache line of a word of an array fetched; never fails, wherever that is."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        words = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        octets = builder.bitcast(builder.gep(words, [arguments[1]]), ir.IntType(8).as_pointer())
+        i32 = ir.IntType(32)
+        function_type = ir.FunctionType(ir.VoidType(), [octets.type, i32, i32, i32])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+        builder.call(function, [octets, i32(0), i32(3), i32(1)])  # to be read, and again, as data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
 # --- eight words at a time -------------------------------------------------------------------------------------------
 #
 # Written as LLVM vectors of eight, which every CPU can do: one AVX-512 register, two of AVX2, four of SSE2.  A *mask* is

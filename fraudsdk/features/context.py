@@ -25,30 +25,32 @@ ACC: Final = 4  # int64[n_slots, ACC_FIELDS]
 SQUARES: Final = 5  # float64[n_slots]
 POSITIONS: Final = 6  # int64[most edges of a kind]
 BITS: Final = 7  # int64[most sets of a kind, words]: one bit per event of a ring, or tile of a level
+AHEAD: Final = 8  # int64[AHEAD_ROWS, 2 * n_kinds]: keys, then heads, of transactions to come
+AHEAD_LABELS: Final = 9  # int64[AHEAD_ROWS, n_kinds]: heads that labels to come are about
 # What is remembered.
-POOL: Final = 8  # int64[n_words]; the same memory is read as float64 where a word is one
-TABLE: Final = 9  # int64[n, 2]
-META: Final = 10
-JOURNAL: Final = 11  # int64[n, journal_words]
-JOURNAL_INDEX: Final = 12
+POOL: Final = 10  # int64[n_words]; the same memory is read as float64 where a word is one
+TABLE: Final = 11  # int64[n, 2]
+META: Final = 12
+JOURNAL: Final = 13  # int64[n, journal_words]
+JOURNAL_INDEX: Final = 14
 # How it is laid out (`StateLayout`).
-KINDS: Final = 13
-COLUMNS: Final = 14
-MEASURES: Final = 15
-DISTINCTS: Final = 16
-DECAYEDS: Final = 17
+KINDS: Final = 15
+COLUMNS: Final = 16
+MEASURES: Final = 17
+DISTINCTS: Final = 18
+DECAYEDS: Final = 19
 # What is computed (`FeaturePlan`).
-WINDOWED: Final = 18
-SETS: Final = 19
-EDGES: Final = 20
-SLOTS: Final = 21
-OPS: Final = 22
-PARAMS: Final = 23
-FILTERS: Final = 24
-FILTER_RANGES: Final = 25
-LIMITS: Final = 26
-PLACES: Final = 27
-FIELDS: Final = 28
+WINDOWED: Final = 20
+SETS: Final = 21
+EDGES: Final = 22
+SLOTS: Final = 23
+OPS: Final = 24
+PARAMS: Final = 25
+FILTERS: Final = 26
+FILTER_RANGES: Final = 27
+LIMITS: Final = 28
+PLACES: Final = 29
+FIELDS: Final = 30
 
 # One number after the addresses: words of the pool in use beyond which it must grow first.
 BUMP_MAX: Final = FIELDS * ADDRESS_WORDS

@@ -97,6 +97,8 @@ class FeatureEngine:
         self._positions = np.zeros(len(plan.edges_us), dtype=np.int64)
         # One row more than there are sets, for tiles; one word more than there are events, to be read past the end.
         self._bits = np.zeros((len(plan.sets) + 1, longest // 64 + 2), dtype=np.int64)
+        self._ahead = np.zeros((kernels.AHEAD_ROWS, 2 * len(state.names)), dtype=np.int64)
+        self._ahead_labels = np.zeros((kernels.AHEAD_ROWS, len(state.names)), dtype=np.int64)
         self._context = context.empty_context()
         self._arguments = (self._context,)
         self._attached: tuple[Ints, Numbers, Rows] | None = None
@@ -291,6 +293,8 @@ class FeatureEngine:
             (context.SQUARES, self._squares),
             (context.POSITIONS, self._positions),
             (context.BITS, self._bits),
+            (context.AHEAD, self._ahead),
+            (context.AHEAD_LABELS, self._ahead_labels),
             (context.KINDS, state.kinds),
             (context.COLUMNS, state.columns),
             (context.MEASURES, state.measures),

@@ -31,6 +31,7 @@ from fraudsdk._native import (
     lowest_bit,
     matching8,
     ones,
+    prefetch,
     row_of,
     sum_words,
 )
@@ -76,6 +77,7 @@ from fraudsdk.entity_state.layout import (
     DISTINCT_CHUNK,
     DISTINCT_LENGTH,
     DISTINCT_WORDS,
+    FIRST_VALUE,
     HEAD_BORN,
     HEAD_COUNT,
     HEAD_FIRST_US,
@@ -86,10 +88,13 @@ from fraudsdk.entity_state.layout import (
     JOURNAL_TIME_US,
     KIND_DECAYED,
     KIND_DISTINCT,
+    KIND_DISTINCTS,
+    KIND_HEAD_WORDS,
     KIND_HOURS,
     KIND_JOURNAL,
     KIND_PLACE,
     KIND_RING,
+    KIND_RING_COLUMNS,
     KIND_TILE_LEVELS,
     KIND_TILE_STRIDE,
     META_BUMP,
@@ -108,6 +113,7 @@ from fraudsdk.entity_state.layout import (
     RING_LENGTH,
     RING_START,
     RING_TILES,
+    RING_WORDS,
     SKETCH_RANKS,
     SKETCH_REGISTERS,
     SKETCHED,
@@ -116,6 +122,8 @@ from fraudsdk.entity_state.layout import (
 )
 from fraudsdk.features.context import (
     ACC,
+    AHEAD,
+    AHEAD_LABELS,
     BITS,
     BUMP_MAX,
     COLUMNS,
@@ -202,6 +210,21 @@ KEY_FIELDS = 4
 
 # Chunks of eight events that are looked through for the edge of a window before the search goes on by halves.
 EDGE_STEPS = 8
+
+# How many transactions ahead a replay asks for what the next step will read, so that memory answers in time.
+AHEAD_KEYS = 24
+AHEAD_HEADS = 16
+AHEAD_EVENTS = 8
+# The same of labels.
+AHEAD_JOURNAL_INDEX = 20
+AHEAD_JOURNAL = 16
+AHEAD_LABEL_KEYS = 12
+AHEAD_LABEL_HEADS = 8
+AHEAD_LABEL_EVENTS = 4
+AHEAD_ROWS = 32  # a power of two, more than any of these
+# Events of a ring that are asked for: most windows hold fewer, and hardware goes on by itself.
+AHEAD_RING_EVENTS = 64
+WORDS_PER_LINE = 8
 
 FLOAT32_MAX = 3.4028234663852886e38
 EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
@@ -961,6 +984,112 @@ def observe_at(context, ints, numbers, i, record, row):
     return np.int64(SCORED), np.int64(journal_row)
 
 
+# --- asking memory ahead ---------------------------------------------------------------------------------------------
+#
+# A row reads some sixty cache lines of a memory that no cache holds.  One after another they would take longer than all
+# the arithmetic; asked for some rows ahead they come side by side.  Nothing here changes what is computed: whatever was
+# foreseen is looked up again, and an entity that has been forgotten meanwhile costs a fetch in vain.
+
+
+@device
+def foresee_keys(ints, i, kinds, table, index, ahead):
+    """Ask for the table slots of the entities that transaction `i` names, and for its slot in the journal's index."""
+    for k in range(kinds.shape[0]):
+        key = entity_key(ints, i, kinds[k])
+        ahead[i & (AHEAD_ROWS - 1), k] = key
+        if key != 0:
+            prefetch(table, 2 * (key & (table.shape[0] - 1)))
+    prefetch(index, ints[i, TRANSACTION_KEY] & (index.shape[0] - 1))
+
+
+@device
+def foresee_heads(i, kinds, table, pool, ahead):
+    """Ask for the heads of the entities, which the table now tells."""
+    n_kinds, row = kinds.shape[0], i & (AHEAD_ROWS - 1)
+    for k in range(n_kinds):
+        head = find(table, ahead[row, k]) if ahead[row, k] != 0 else np.int64(0)
+        ahead[row, n_kinds + k] = head
+        if head != 0:
+            for word in range(0, kinds[k, KIND_HEAD_WORDS], WORDS_PER_LINE):
+                prefetch(pool, head + word)
+
+
+@device
+def foresee_events(i, kinds, pool, ahead):
+    """Ask for the newest events and the distinct keys of the entities, which their heads now tell."""
+    n_kinds, row = kinds.shape[0], i & (AHEAD_ROWS - 1)
+    for k in range(n_kinds):
+        head = ahead[row, n_kinds + k]
+        if head == 0:
+            continue
+        if kinds[k, KIND_RING] != 0:
+            foresee_ring(pool, head + kinds[k, KIND_RING], kinds[k, KIND_RING_COLUMNS])
+        for d in range(kinds[k, KIND_DISTINCTS]):
+            part = head + kinds[k, KIND_DISTINCT] + d * DISTINCT_WORDS
+            chunk, capacity = pool[part + DISTINCT_CHUNK], pool[part + DISTINCT_CAPACITY]
+            if chunk != 0 and capacity != SKETCHED:
+                prefetch(pool, chunk)
+                prefetch(pool, chunk + capacity)
+
+
+@device
+def foresee_ring(pool, ring_part, columns):
+    """Ask for the newest events of a ring."""
+    capacity = pool[ring_part + RING_CAPACITY]
+    end = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START] + pool[ring_part + RING_LENGTH]
+    n = min(pool[ring_part + RING_LENGTH], AHEAD_RING_EVENTS)
+    for column in range(columns):
+        for word in range(end - n, end + 1, WORDS_PER_LINE):
+            prefetch(pool, column * capacity + word)
+
+
+@device
+def foresee_label(context, ints, label_rows, label):
+    """Ask, for the labels after this one, for each step that `deliver` will take."""
+    kinds, ahead = int_rows_of(context, KINDS), int_rows_of(context, AHEAD_LABELS)
+    table, journal, index = int_rows_of(context, TABLE), int_rows_of(context, JOURNAL), ints_of(context, JOURNAL_INDEX)
+    pool, n = ints_of(context, POOL), label_rows.shape[0]
+    if label + AHEAD_JOURNAL_INDEX < n:
+        key = ints[label_rows[label + AHEAD_JOURNAL_INDEX], TRANSACTION_KEY]
+        prefetch(index, key & (index.shape[0] - 1))
+    if label + AHEAD_JOURNAL < n:
+        row = journal_find(journal, index, ints[label_rows[label + AHEAD_JOURNAL], TRANSACTION_KEY])
+        if row >= 0:
+            prefetch(journal, row * journal.shape[1])
+            prefetch(journal, row * journal.shape[1] + WORDS_PER_LINE)
+    if label + AHEAD_LABEL_KEYS < n:
+        row = journal_find(journal, index, ints[label_rows[label + AHEAD_LABEL_KEYS], TRANSACTION_KEY])
+        for k in range(kinds.shape[0]):
+            if row >= 0 and kinds[k, KIND_JOURNAL] != 0:
+                prefetch(table, 2 * (journal[row, kinds[k, KIND_JOURNAL]] & (table.shape[0] - 1)))
+    if label + AHEAD_LABEL_HEADS < n:
+        row = journal_find(journal, index, ints[label_rows[label + AHEAD_LABEL_HEADS], TRANSACTION_KEY])
+        for k in range(kinds.shape[0]):
+            key = journal[row, kinds[k, KIND_JOURNAL]] if row >= 0 and kinds[k, KIND_JOURNAL] != 0 else np.int64(0)
+            head = find(table, key) if key != 0 else np.int64(0)
+            ahead[(label + AHEAD_LABEL_HEADS) & (AHEAD_ROWS - 1), k] = head
+            if head != 0:
+                prefetch(pool, head)
+                prefetch(pool, head + kinds[k, KIND_RING] + RING_WORDS - 1)
+    for k in range(kinds.shape[0]):
+        head = ahead[(label + AHEAD_LABEL_EVENTS) & (AHEAD_ROWS - 1), k]
+        if head != 0:
+            foresee_ring(pool, head + kinds[k, KIND_RING], FIRST_VALUE)
+
+
+@device
+def foresee_row(context, ints, i):
+    """Ask, for the transactions after this one, for each step that `observe_at` will take."""
+    kinds, ahead, pool = int_rows_of(context, KINDS), int_rows_of(context, AHEAD), ints_of(context, POOL)
+    table, index = int_rows_of(context, TABLE), ints_of(context, JOURNAL_INDEX)
+    if i + AHEAD_KEYS < ints.shape[0]:
+        foresee_keys(ints, i + AHEAD_KEYS, kinds, table, index, ahead)
+    if i + AHEAD_HEADS < ints.shape[0]:
+        foresee_heads(i + AHEAD_HEADS, kinds, table, pool, ahead)
+    if i + AHEAD_EVENTS < ints.shape[0]:
+        foresee_events(i + AHEAD_EVENTS, kinds, pool, ahead)
+
+
 @kernel("UniTuple(int64, 2)(int64[::1], int64)", nogil=False)
 def score_one(context, record):
     """
@@ -1010,11 +1139,14 @@ def replay(
         Short of the end only when the memory must grow first.
     """
     context, ints, numbers, rows = borrowed(context), borrowed(ints), borrowed(numbers), borrowed(rows)
+    label_rows = borrowed(label_rows)
     label = next_label
     for i in range(next_row, ints.shape[0]):
         while label < label_rows.shape[0] and label_times_us[label] <= ints[i, EVENT_TIME_US]:
+            foresee_label(context, ints, label_rows, label)
             deliver(context, ints[label_rows[label], TRANSACTION_KEY], label_values[label] == 1)
             label += 1
+        foresee_row(context, ints, i)
         status, _ = observe_at(context, ints, numbers, i, True, rows[i])
         if status == NEEDS_ROOM:
             return np.int64(i), np.int64(label)
