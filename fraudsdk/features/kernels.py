@@ -51,20 +51,25 @@ from fraudsdk.domain.fields import (
 from fraudsdk.entity_state.kernels import (
     FLAG_BITS,
     NEVER_US,
+    OWN_CLOCK_COSINE,
+    OWN_CLOCK_SINE,
+    OWN_HOME_X,
+    OWN_X,
     VALUE_UNKNOWN,
     amend,
     amend_tiles,
     create,
-    day_angle,
     decay_factor,
     entity_key,
     evict_oldest,
     find,
+    first_lanes,
     journal_find,
     journal_insert,
     journal_remove,
     link_newest,
     remember,
+    say_when_and_where,
     source_value,
     tiles_on_level,
     unlink,
@@ -106,6 +111,9 @@ from fraudsdk.entity_state.layout import (
     META_LABELS_UNKNOWN,
     META_MAX_ENTITIES,
     META_REVERSALS_UNKNOWN,
+    PLACE_CENTRE_X,
+    PLACE_LAST_US,
+    PLACE_X,
     RING_CAPACITY,
     RING_CHUNK,
     RING_FLAGS,
@@ -142,11 +150,13 @@ from fraudsdk.features.context import (
     META,
     NUMBERS,
     OPS,
+    OWN,
     PARAMS,
     PLACES,
     POOL,
     POSITIONS,
     ROW,
+    RUNS,
     SETS,
     SLOTS,
     SQUARES,
@@ -155,6 +165,7 @@ from fraudsdk.features.context import (
 )
 from fraudsdk.features.plan import (
     OP_CODE,
+    OP_COLUMN,
     OP_CURRENT,
     OP_KIND,
     OP_MASK,
@@ -167,6 +178,9 @@ from fraudsdk.features.plan import (
     PARAM_BOUND,
     PARAM_EMPTY,
     PARAM_SCALE,
+    RUN_CODE,
+    RUN_END,
+    RUN_FIRST,
     SET_MASK,
     SET_WANT,
     SLOT_COLUMN,
@@ -513,11 +527,11 @@ def deviation(count, total, sum_squares):
 
 
 @device
-def window_feature(op, param, acc, squares, own, own_joins, t_us):
+def window_feature(code, op, param, acc, squares, own, own_joins, t_us):
     """
     A window aggregate from its slot; `own` is the current value, `own_joins` whether it counts too.
     """
-    code, slot = op[OP_CODE], op[OP_SLOT]
+    slot = op[OP_SLOT]
     count = acc[slot, ACC_COUNT]
     if count < 0:
         return np.nan
@@ -575,14 +589,12 @@ def comparison(code, empty, own, values, total, sum_squares, largest):
 
 
 @device
-def distance_km(latitude_1, longitude_1, latitude_2, longitude_2):
-    """Great-circle distance (haversine; Sinnott, "Virtues of the Haversine", Sky and Telescope 68, 1984)."""
-    phi_1, phi_2 = np.radians(latitude_1), np.radians(latitude_2)
-    half_phi = np.sin((phi_2 - phi_1) / 2.0)
-    half_lam = np.sin(np.radians(longitude_2 - longitude_1) / 2.0)
-    a = half_phi * half_phi + np.cos(phi_1) * np.cos(phi_2) * half_lam * half_lam
-    # Not min(1.0, a): that is 1 for NaN, and a missing position would be at the antipode.
-    return 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(1.0 if a > 1.0 else a))
+def distance_km(x_1, y_1, z_1, x_2, y_2, z_2):
+    """Great-circle distance of two points of the unit sphere, from the chord between them; exact for near ones too."""
+    x, y, z = x_1 - x_2, y_1 - y_2, z_1 - z_2
+    half = np.sqrt(x * x + y * y + z * z) / 2.0
+    # Not min(1.0, half): that is 1 for NaN, and a missing position would be at the antipode.
+    return 2.0 * EARTH_RADIUS_KM * np.arcsin(1.0 if half > 1.0 else half)
 
 
 @device
@@ -591,12 +603,12 @@ def distinct_count(pool, part, after_us, own_key, counts_own):
     chunk, capacity = pool[part + DISTINCT_CHUNK], pool[part + DISTINCT_CAPACITY]
     if capacity == SKETCHED:
         return sketch_count(pool, chunk, after_us)
-    count, own_seen = 0, False
-    for k in range(pool[part + DISTINCT_LENGTH]):
-        if pool[chunk + capacity + k] > after_us:
-            count += 1
-            own_seen = own_seen or pool[chunk + k] == own_key
-    if counts_own and own_key != 0 and not own_seen:
+    n, count, own_seen = pool[part + DISTINCT_LENGTH], np.int64(0), np.int64(0)
+    for k in range(0, n, 8):
+        live = later8(pool, chunk + capacity + k, after_us) & first_lanes(n - k)
+        count += ones(live)
+        own_seen |= live & matching8(pool, chunk + k, -1, own_key)
+    if counts_own and own_key != 0 and own_seen == 0:
         count += 1
     return np.float64(count)
 
@@ -620,25 +632,30 @@ def sketch_count(pool, chunk, after_us):
 
 
 @device
-def place_feature(code, param, pool, poolf, word, latitude, longitude, t_us):
+def place_feature(code, param, pool, poolf, word, own, t_us):
     """Distance, speed and travel from what is remembered of an entity's places."""
-    if np.isnan(latitude) or np.isnan(longitude) or np.isnan(poolf[word]):
+    x, y, z = own[OWN_X], own[OWN_X + 1], own[OWN_X + 2]
+    last = word + PLACE_X
+    if np.isnan(x) or np.isnan(poolf[last]):
         return param[PARAM_EMPTY]
     if code == _DISTANCE_CENTRE:
-        x, y, z = poolf[word + 3], poolf[word + 4], poolf[word + 5]
-        centre_latitude = np.degrees(np.arctan2(z, np.sqrt(x * x + y * y)))
-        return distance_km(latitude, longitude, centre_latitude, np.degrees(np.arctan2(y, x)))
-    km = distance_km(latitude, longitude, poolf[word], poolf[word + 1])
+        centre = word + PLACE_CENTRE_X
+        x_2, y_2, z_2 = poolf[centre], poolf[centre + 1], poolf[centre + 2]
+        length = np.sqrt(x_2 * x_2 + y_2 * y_2 + z_2 * z_2)
+        if length == 0.0:  # as often here as on the other side of the world: there is no centre
+            return param[PARAM_EMPTY]
+        return distance_km(x, y, z, x_2 / length, y_2 / length, z_2 / length)
+    km = distance_km(x, y, z, poolf[last], poolf[last + 1], poolf[last + 2])
     if code == _DISTANCE_LAST:
         return km
-    kmh = km / max(np.float64(abs(t_us - pool[word + 2])) / 1e6, LEAST_TRAVEL_S) * 3600.0
+    kmh = km / max(np.float64(abs(t_us - pool[word + PLACE_LAST_US])) / 1e6, LEAST_TRAVEL_S) * 3600.0
     if code == _SPEED:
         return kmh
     return np.float64(kmh > param[PARAM_BOUND] and km > IMPOSSIBLE_TRAVEL_KM)
 
 
 @device
-def hours_feature(code, empty, pool, poolf, word, t_us):
+def hours_feature(code, empty, poolf, word, own):
     """Hours from the usual time of day, or how concentrated it is (mean resultant length, 0 to 1)."""
     weight = poolf[word + 2]
     if weight <= 0.0:
@@ -646,14 +663,15 @@ def hours_feature(code, empty, pool, poolf, word, t_us):
     sine, cosine = poolf[word], poolf[word + 1]
     if code == _HOUR_CONCENTRATION:
         return np.sqrt(sine * sine + cosine * cosine) / weight
-    turn = day_angle(t_us) - np.arctan2(sine, cosine)
-    return abs(np.arctan2(np.sin(turn), np.cos(turn))) * (12.0 / np.pi)
+    own_sine, own_cosine = own[OWN_CLOCK_SINE], own[OWN_CLOCK_COSINE]
+    turn = np.arctan2(own_sine * cosine - own_cosine * sine, own_cosine * cosine + own_sine * sine)
+    return abs(turn) * (12.0 / np.pi)
 
 
 @device
-def entity_feature(op, param, pool, poolf, kind, key, head, ints, numbers, i, places):
+def entity_feature(code, op, param, pool, poolf, kind, key, head, ints, i, own):
     """What is remembered of one entity outside windows."""
-    code, empty, t_us = op[OP_CODE], param[PARAM_EMPTY], ints[i, EVENT_TIME_US]
+    empty, t_us = param[PARAM_EMPTY], ints[i, EVENT_TIME_US]
     if key == 0:
         return np.nan
     if head == 0:
@@ -674,16 +692,14 @@ def entity_feature(op, param, pool, poolf, kind, key, head, ints, numbers, i, pl
         return np.float64(pool[head + HEAD_COUNT])
     if code == _DISTINCT:
         part = head + kind[KIND_DISTINCT] + op[OP_SLOT] * DISTINCT_WORDS
-        own = ints[i, op[OP_OTHER]]
-        return distinct_count(pool, part, t_us - op[OP_WINDOW_US], own, op[OP_CURRENT] == 1)
+        key = ints[i, op[OP_OTHER]]
+        return distinct_count(pool, part, t_us - op[OP_WINDOW_US], key, op[OP_CURRENT] == 1)
     if code == _DECAYED_COUNT or code == _DECAYED_SUM:
         word = head + kind[KIND_DECAYED] + op[OP_SLOT] * DECAYED_WORDS
         return poolf[word] * decay_factor(t_us - pool[word + 1], op[OP_WINDOW_US]) / param[PARAM_SCALE]
     if code == _HOUR_DEVIATION or code == _HOUR_CONCENTRATION:
-        return hours_feature(code, empty, pool, poolf, head + kind[KIND_HOURS], t_us)
-    latitude = numbers[i, places[0]] if places[0] >= 0 else np.nan
-    longitude = numbers[i, places[1]] if places[1] >= 0 else np.nan
-    return place_feature(code, param, pool, poolf, head + kind[KIND_PLACE], latitude, longitude, t_us)
+        return hours_feature(code, empty, poolf, head + kind[KIND_HOURS], own)
+    return place_feature(code, param, pool, poolf, head + kind[KIND_PLACE], own, t_us)
 
 
 @device
@@ -698,12 +714,12 @@ def month_day(t_us):
 
 
 @device
-def calendar_feature(code, bound, t_us):
+def calendar_feature(code, bound, t_us, own):
     """Time of day, of week and of month, UTC."""
     if code == _HOUR_SIN:
-        return np.sin(day_angle(t_us))
+        return own[OWN_CLOCK_SINE]
     if code == _HOUR_COS:
-        return np.cos(day_angle(t_us))
+        return own[OWN_CLOCK_COSINE]
     weekday = (t_us // DAY_US + 3) % 7  # Monday is 0; 1 January 1970 was a Thursday
     if code == _WEEKDAY_SIN:
         return np.sin(weekday * (2.0 * np.pi / 7.0))
@@ -730,18 +746,19 @@ def amount_feature(code, param, amount, limits):
 
 
 @device
-def transaction_feature(op, param, ints, numbers, i, places, limits):
+def transaction_feature(code, op, param, ints, numbers, i, limits, own):
     """What the transaction says of itself."""
-    code, source = op[OP_CODE], op[OP_SOURCE]
+    source = op[OP_SOURCE]
     if code == _DIFFERS:
         one, other = ints[i, op[OP_SLOT]], ints[i, op[OP_OTHER]]
         return np.nan if one == 0 or other == 0 else np.float64(one != other)
     if code == _KNOWN_IDENTIFIER:
         return np.float64(ints[i, op[OP_SLOT]] != 0)
     if code == _DISTANCE:
-        return distance_km(numbers[i, places[0]], numbers[i, places[1]], numbers[i, places[2]], numbers[i, places[3]])
+        home = OWN_HOME_X
+        return distance_km(own[OWN_X], own[OWN_X + 1], own[OWN_X + 2], own[home], own[home + 1], own[home + 2])
     if _HOUR_SIN <= code <= _DAY_OF_MONTH:
-        return calendar_feature(code, param[PARAM_BOUND], ints[i, EVENT_TIME_US])
+        return calendar_feature(code, param[PARAM_BOUND], ints[i, EVENT_TIME_US], own)
     amount = np.nan
     if ints[i, AMOUNT_MINOR] != AMOUNT_UNKNOWN:
         amount = np.float64(ints[i, AMOUNT_MINOR]) / param[PARAM_SCALE]
@@ -769,24 +786,54 @@ def derived_feature(op, param, row):
 
 
 @device
-def write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, places, limits, acc, squares, row):
-    """Every feature, in order: a derived one reads the columns before it."""
-    t_us = ints[i, EVENT_TIME_US]
-    for f in range(ops.shape[0]):
-        op, param = ops[f], params[f]
-        code = op[OP_CODE]
-        if code < _FIRST_ENTITY_OP:
-            own = source_value(ints, numbers, i, op[OP_SOURCE]) if op[OP_SOURCE] >= -1 else np.int64(0)
-            joins = np.int64(op[OP_CURRENT] == 1 and (flags & op[OP_MASK]) == op[OP_WANT])
-            value = window_feature(op, param, acc, squares, own, joins, t_us)
+def joins(op, flags):
+    """1 when the current event counts too, else 0."""
+    return np.int64(op[OP_CURRENT] == 1 and (flags & op[OP_MASK]) == op[OP_WANT])
+
+
+@device
+def write_counts(first, end, ops, flags, acc, row):
+    """A run of counts: a fifth of all features."""
+    for f in range(first, end):
+        op = ops[f]
+        count = acc[op[OP_SLOT], ACC_COUNT]
+        row[op[OP_COLUMN]] = np.float32(count + joins(op, flags)) if count >= 0 else np.float32(np.nan)
+
+
+@device
+def write_windows(code, first, end, ops, params, ints, numbers, i, flags, acc, squares, row):
+    """A run of another aggregate over windows."""
+    for f in range(first, end):
+        op = ops[f]
+        own = source_value(ints, numbers, i, op[OP_SOURCE]) if op[OP_SOURCE] >= -1 else np.int64(0)
+        value = window_feature(code, op, params[f], acc, squares, own, joins(op, flags), ints[i, EVENT_TIME_US])
+        row[op[OP_COLUMN]] = np.float32(value)
+
+
+@device
+def write_row(
+    ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, runs, limits, acc, squares, own, row
+):  # fmt: skip
+    """Every feature, run by run; derived ones come last and read the columns before them."""
+    for r in range(runs.shape[0]):
+        code, first, end = runs[r, RUN_CODE], runs[r, RUN_FIRST], runs[r, RUN_END]
+        if code == _COUNT:
+            write_counts(first, end, ops, flags, acc, row)
+        elif code < _FIRST_ENTITY_OP:
+            write_windows(code, first, end, ops, params, ints, numbers, i, flags, acc, squares, row)
         elif code < _FIRST_TRANSACTION_OP:
-            k = op[OP_KIND]
-            value = entity_feature(op, param, pool, poolf, kinds[k], keys[k, 0], keys[k, 1], ints, numbers, i, places)
+            for f in range(first, end):
+                op, k = ops[f], ops[f, OP_KIND]
+                key, head = keys[k, KEY], keys[k, KEY_HEAD]
+                value = entity_feature(code, op, params[f], pool, poolf, kinds[k], key, head, ints, i, own)
+                row[op[OP_COLUMN]] = np.float32(value)
         elif code < _FIRST_DERIVED_OP:
-            value = transaction_feature(op, param, ints, numbers, i, places, limits)
+            for f in range(first, end):
+                value = transaction_feature(code, ops[f], params[f], ints, numbers, i, limits, own)
+                row[ops[f, OP_COLUMN]] = np.float32(value)
         else:
-            value = derived_feature(op, param, row)
-        row[f] = np.float32(value)
+            for f in range(first, end):
+                row[ops[f, OP_COLUMN]] = np.float32(derived_feature(ops[f], params[f], row))
 
 
 # --- one transaction -------------------------------------------------------------------------------------------------
@@ -809,7 +856,7 @@ def flags_with_filters(ints, numbers, i, filters, filter_ranges):
 @device
 def remember_everywhere(
     ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index,
-    kinds, columns, measures, distincts, decayeds, places,
+    kinds, columns, measures, distincts, decayeds, own,
 ):  # fmt: skip
     """The event joins each entity it names, and the journal."""
     row = meta[META_JOURNAL_NEXT] % journal.shape[0]
@@ -831,7 +878,7 @@ def remember_everywhere(
             head = create(pool, poolf, table, meta, kinds[k], k, keys[k, 0])
         remember(
             pool, poolf, meta, head, kinds[k], columns, measures, distincts, decayeds,
-            ints, numbers, i, flags, places,
+            ints, numbers, i, flags, own,
         )  # fmt: skip
         if kinds[k, KIND_JOURNAL] != 0:
             journal[row, kinds[k, KIND_JOURNAL]] = keys[k, 0]
@@ -945,6 +992,7 @@ def observe_at(context, ints, numbers, i, record, row):
     windowed, sets, slots = int_rows_of(context, WINDOWED), int_rows_of(context, SETS), int_rows_of(context, SLOTS)
     edges, positions, places = ints_of(context, EDGES), ints_of(context, POSITIONS), ints_of(context, PLACES)
     bits, octets = int_rows_of(context, BITS), bytes_of(context, BITS)
+    own, runs = floats_of(context, OWN), int_rows_of(context, RUNS)
     ops, params, limits = int_rows_of(context, OPS), float_rows_of(context, PARAMS), floats_of(context, LIMITS)
     filters, filter_ranges = int_rows_of(context, FILTERS), float_rows_of(context, FILTER_RANGES)
     known_row = journal_find(journal, index, ints[i, TRANSACTION_KEY])
@@ -960,7 +1008,7 @@ def observe_at(context, ints, numbers, i, record, row):
                 keys[k, 0] = 0
             known_row = remember_everywhere(
                 ints, numbers, i, ints[i, FLAGS], keys, pool, poolf, table, meta, journal, index,
-                kinds, columns, measures, distincts, decayeds, places,
+                kinds, columns, measures, distincts, decayeds, own,
             )  # fmt: skip
         return np.int64(LIFECYCLE), known_row
     if record and not has_room(context, meta):
@@ -973,13 +1021,14 @@ def observe_at(context, ints, numbers, i, record, row):
     read_windows(
         pool, poolf, kinds, windowed, sets, edges, slots, keys, ints[i, EVENT_TIME_US], positions, bits, octets, acc, squares
     )  # fmt: skip
-    write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, places, limits, acc, squares, row)
+    say_when_and_where(ints[i, EVENT_TIME_US], numbers, i, places, own)
+    write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, runs, limits, acc, squares, own, row)
     if not record:
         return np.int64(SCORED), known_row
     make_room_for_entities(pool, table, meta, kinds, keys)
     journal_row = remember_everywhere(
         ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index,
-        kinds, columns, measures, distincts, decayeds, places,
+        kinds, columns, measures, distincts, decayeds, own,
     )  # fmt: skip
     return np.int64(SCORED), np.int64(journal_row)
 
