@@ -122,6 +122,9 @@ OWN_WORDS = 8
 # After the four columns of ``places``: 1 = somebody asks for the time of day as an angle.
 PLACES_CLOCK = 4
 
+# How far from the guess an event is looked for first, in events; then twice as far, and so on.
+GUESS_REACH = 8
+
 _TILE_WIDTHS = np.array(TILE_WIDTHS_US, dtype=np.int64)
 _TILE_COUNTS = np.array(TILE_COUNTS, dtype=np.int64)
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9, splitmix64
@@ -534,14 +537,37 @@ def ring_add(pool, poolf, meta, head, kind, columns, measures, ints, numbers, i,
 
 
 @device
-def ring_find(pool, ring_part, time_us, tag):
+def ring_guess(pool, head, kind, time_us):
+    """Where in a ring an event of this time would be if events came evenly; a guess, from the head alone."""
+    length = pool[head + kind[KIND_RING] + RING_LENGTH]
+    newest_us = pool[head + HEAD_LAST_US]
+    oldest_us = max(
+        pool[head + HEAD_FIRST_US], newest_us - kind[KIND_RETENTION_US], pool[head + kind[KIND_RING] + RING_FLOOR_US]
+    )
+    share = np.float64(time_us - oldest_us) / np.float64(max(newest_us - oldest_us, 1))
+    return np.int64(min(max(share, 0.0), 1.0) * length)
+
+
+@device
+def ring_find(pool, head, kind, time_us, tag):
     """Position of an event in the chunk of a ring by its time and the key half of its tag, or -1."""
+    ring_part = head + kind[KIND_RING]
     ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
-    end = pool[ring_part + RING_START] + pool[ring_part + RING_LENGTH]
-    low, high = pool[ring_part + RING_START], end
-    while low < high:  # first event at or after the time
+    first, end = pool[ring_part + RING_START], pool[ring_part + RING_START] + pool[ring_part + RING_LENGTH]
+    # The first event at or after the time is between low and high, and mostly near the guess: memory answers line by line.
+    low = high = first + ring_guess(pool, head, kind, time_us)
+    reach = np.int64(GUESS_REACH)
+    while low > first and pool[ring + low - 1] >= time_us:
+        high = low - 1
+        low = max(low - reach, first)
+        reach *= 2
+    while high < end and pool[ring + high] < time_us:
+        low = high + 1
+        high = min(high + reach, end)
+        reach *= 2
+    while low < high:
         middle = (low + high) >> 1
-        if pool[ring + COLUMN_TIME * capacity + middle] < time_us:
+        if pool[ring + middle] < time_us:
             low = middle + 1
         else:
             high = middle
@@ -797,7 +823,7 @@ def amend(pool, poolf, meta, head, kind, columns, measures, time_us, tag, new_fl
     ring_part = head + kind[KIND_RING]
     if pool[ring_part + RING_CHUNK] == 0:
         return False
-    at = ring_find(pool, ring_part, time_us, tag)
+    at = ring_find(pool, head, kind, time_us, tag)
     if at < 0:
         return False
     ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]

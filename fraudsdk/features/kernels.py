@@ -69,6 +69,7 @@ from fraudsdk.entity_state.kernels import (
     journal_remove,
     link_newest,
     remember,
+    ring_guess,
     say_when_and_where,
     source_value,
     tiles_on_level,
@@ -223,7 +224,7 @@ KEY_BLANK = 3  # what the slots of the kind hold: 1 no event, 2 no entity, 0 som
 KEY_FIELDS = 4
 
 # Chunks of eight events that are looked through for the edge of a window before the search goes on by halves.
-EDGE_STEPS = 8
+EDGE_STEPS = 2
 
 # How many transactions ahead a replay asks for what the next step will read, so that memory answers in time.
 AHEAD_KEYS = 24
@@ -1093,6 +1094,17 @@ def foresee_ring(pool, ring_part, columns):
 
 
 @device
+def foresee_find(pool, head, kind, time_us):
+    """Ask for the events around the one that a label is about, where the guess is."""
+    ring_part = head + kind[KIND_RING]
+    guess = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START] + ring_guess(pool, head, kind, time_us)
+    for column in range(FIRST_VALUE):
+        at = guess + column * pool[ring_part + RING_CAPACITY]
+        prefetch(pool, at - WORDS_PER_LINE // 2)
+        prefetch(pool, at + WORDS_PER_LINE // 2)
+
+
+@device
 def foresee_label(context, ints, label_rows, label):
     """Ask, for the labels after this one, for each step that `deliver` will take."""
     kinds, ahead = int_rows_of(context, KINDS), int_rows_of(context, AHEAD_LABELS)
@@ -1120,10 +1132,22 @@ def foresee_label(context, ints, label_rows, label):
             if head != 0:
                 prefetch(pool, head)
                 prefetch(pool, head + kinds[k, KIND_RING] + RING_WORDS - 1)
+    if label + AHEAD_LABEL_EVENTS >= n:
+        return
     for k in range(kinds.shape[0]):
         head = ahead[(label + AHEAD_LABEL_EVENTS) & (AHEAD_ROWS - 1), k]
         if head != 0:
-            foresee_ring(pool, head + kinds[k, KIND_RING], FIRST_VALUE)
+            foresee_find(pool, head, kinds[k], ints[label_rows[label + AHEAD_LABEL_EVENTS], EVENT_TIME_US])
+
+
+@device
+def foresee_now(context, ints):
+    """The same for one transaction that nobody announced: at least its entities are asked for side by side."""
+    kinds, ahead, pool = int_rows_of(context, KINDS), int_rows_of(context, AHEAD), ints_of(context, POOL)
+    table, index = int_rows_of(context, TABLE), ints_of(context, JOURNAL_INDEX)
+    foresee_keys(ints, 0, kinds, table, index, ahead)
+    foresee_heads(0, kinds, table, pool, ahead)
+    foresee_events(0, kinds, pool, ahead)
 
 
 @device
@@ -1153,6 +1177,7 @@ def score_one(context, record):
     """
     context = borrowed(context)
     ints, numbers = int_rows_of(context, INTS), float_rows_of(context, NUMBERS)
+    foresee_now(context, ints)
     return observe_at(context, ints, numbers, 0, record == 1, row_of(context, ROW))
 
 
