@@ -32,46 +32,81 @@ def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
     return types.voidptr(types.int64), generate
 
 
+# Views of what a context points at, without reference counts.  Numba lets a signed index count from the end, and compiles a
+# test of its sign into each access: a tenth of the feature kernel's time.  Views whose length nobody asks are therefore
+# said to have none: the index is then the same either way, and the test is compiled away.  They cannot be sliced.
+
+
 @device
 def ints_of(context, field):  # type: ignore[no-untyped-def]
-    """The vector ``int64[n]`` that a context knows by this field; without a reference count."""
+    """The vector ``int64[n]`` of a field; its length is not told."""
+    return carray(_pointer(context[field * ADDRESS_WORDS]), (0,), np.int64)
+
+
+@device
+def floats_of(context, field):  # type: ignore[no-untyped-def]
+    """The vector ``float64[n]`` of a field; its length is not told."""
+    return carray(_pointer(context[field * ADDRESS_WORDS]), (0,), np.float64)
+
+
+@device
+def int_rows_of(context, field):  # type: ignore[no-untyped-def]
+    """The table ``int64[n, m]`` of a field; the number of rows is not told."""
+    at = field * ADDRESS_WORDS
+    return carray(_pointer(context[at]), (0, context[at + 2]), np.int64)
+
+
+@device
+def float_rows_of(context, field):  # type: ignore[no-untyped-def]
+    """The table ``float64[n, m]`` of a field; the number of rows is not told."""
+    at = field * ADDRESS_WORDS
+    return carray(_pointer(context[at]), (0, context[at + 2]), np.float64)
+
+
+@device
+def row_of(context, field):  # type: ignore[no-untyped-def]
+    """The row ``float32[n]`` of a field; its length is not told."""
+    return carray(_pointer(context[field * ADDRESS_WORDS]), (0,), np.float32)
+
+
+@device
+def bytes_of(context, field):  # type: ignore[no-untyped-def]
+    """The memory of a field as the vector ``uint8[...]`` of its bytes; its length is not told."""
+    return carray(_pointer(context[field * ADDRESS_WORDS]), (0,), np.uint8)
+
+
+@device
+def measured_ints_of(context, field):  # type: ignore[no-untyped-def]
+    """The vector ``int64[n]`` of a field."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (context[at + 1],), np.int64)
 
 
 @device
-def floats_of(context, field):  # type: ignore[no-untyped-def]
+def measured_floats_of(context, field):  # type: ignore[no-untyped-def]
     """The vector ``float64[n]`` of a field."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (context[at + 1],), np.float64)
 
 
 @device
-def int_rows_of(context, field):  # type: ignore[no-untyped-def]
+def measured_rows_of(context, field):  # type: ignore[no-untyped-def]
     """The table ``int64[n, m]`` of a field."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (context[at + 1], context[at + 2]), np.int64)
 
 
-@device
-def float_rows_of(context, field):  # type: ignore[no-untyped-def]
-    """The table ``float64[n, m]`` of a field."""
-    at = field * ADDRESS_WORDS
-    return carray(_pointer(context[at]), (context[at + 1], context[at + 2]), np.float64)
+@intrinsic
+def unmeasured(typing_context, array):  # type: ignore[no-untyped-def]
+    """The same array without its length, as above."""
 
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        shape = builder.insert_value(view.shape, context.get_constant(types.intp, 0), 0)
+        view.shape = shape
+        return view._getvalue()
 
-@device
-def row_of(context, field):  # type: ignore[no-untyped-def]
-    """The row ``float32[n]`` of a field."""
-    at = field * ADDRESS_WORDS
-    return carray(_pointer(context[at]), (context[at + 1],), np.float32)
-
-
-@device
-def bytes_of(context, field):  # type: ignore[no-untyped-def]
-    """The table ``int64[n, m]`` of a field as the vector ``uint8[8 * n * m]`` of its bytes."""
-    at = field * ADDRESS_WORDS
-    return carray(_pointer(context[at]), (context[at + 1] * context[at + 2] * 8,), np.uint8)
+    return array(array), generate
 
 
 @intrinsic

@@ -269,7 +269,8 @@ def create(pool, poolf, table, meta, kind, kind_index, key):
     """A new entity with nothing remembered."""
     words = kind[KIND_HEAD_WORDS]
     head = allocate(pool, meta, words)
-    pool[head : head + words] = 0
+    for word in range(head, head + words):
+        pool[word] = 0
     pool[head + HEAD_KEY] = key
     pool[head + HEAD_KIND] = kind_index
     pool[head + HEAD_LAST_US] = NEVER_US
@@ -417,7 +418,8 @@ def open_tiles(pool, poolf, meta, ring_part, kind, measures):
     first = chunk
     for level in range(kind[KIND_TILE_LEVELS]):
         n = tiles_on_level(kind, level)
-        pool[first : first + n] = -1
+        for tile in range(first, first + n):
+            pool[tile] = -1
         first += n * kind[KIND_TILE_STRIDE]
     pool[ring_part + RING_TILES] = chunk
     meta[META_TILE_LADDERS] += 1
@@ -605,7 +607,8 @@ def promote_to_sketch(pool, meta, part):
     chunk, capacity = pool[part + DISTINCT_CHUNK], pool[part + DISTINCT_CAPACITY]
     words = SKETCH_REGISTERS * SKETCH_RANKS
     sketch = allocate(pool, meta, words)
-    pool[sketch : sketch + words] = NEVER_US
+    for word in range(sketch, sketch + words):
+        pool[word] = NEVER_US
     for k in range(pool[part + DISTINCT_LENGTH]):
         sketch_add(pool, sketch, pool[chunk + k], pool[chunk + capacity + k])
     release(pool, meta, chunk, 2 * capacity)

@@ -30,10 +30,14 @@ from fraudsdk._native import (
     later8,
     lowest_bit,
     matching8,
+    measured_floats_of,
+    measured_ints_of,
+    measured_rows_of,
     ones,
     prefetch,
     row_of,
     sum_words,
+    unmeasured,
 )
 from fraudsdk.domain.fields import (
     AMOUNT_MINOR,
@@ -985,17 +989,26 @@ def observe_at(context, ints, numbers, i, record, row):
     journal_row : int64
         Where the transaction is in the journal, -1 = nowhere.
     """
+    ints, numbers, row = unmeasured(ints), unmeasured(numbers), unmeasured(row)
     keys, acc, squares = int_rows_of(context, KEYS), int_rows_of(context, ACC), floats_of(context, SQUARES)
     pool, poolf, meta = ints_of(context, POOL), floats_of(context, POOL), ints_of(context, META)
-    table, journal, index = int_rows_of(context, TABLE), int_rows_of(context, JOURNAL), ints_of(context, JOURNAL_INDEX)
-    kinds, columns, measures = int_rows_of(context, KINDS), ints_of(context, COLUMNS), int_rows_of(context, MEASURES)
+    table, journal, index = (
+        measured_rows_of(context, TABLE),
+        measured_rows_of(context, JOURNAL),
+        measured_ints_of(context, JOURNAL_INDEX),
+    )
+    kinds, columns, measures = (
+        measured_rows_of(context, KINDS),
+        ints_of(context, COLUMNS),
+        int_rows_of(context, MEASURES),
+    )
     distincts, decayeds = int_rows_of(context, DISTINCTS), int_rows_of(context, DECAYEDS)
-    windowed, sets, slots = int_rows_of(context, WINDOWED), int_rows_of(context, SETS), int_rows_of(context, SLOTS)
+    windowed, sets, slots = measured_rows_of(context, WINDOWED), int_rows_of(context, SETS), int_rows_of(context, SLOTS)
     edges, positions, places = ints_of(context, EDGES), ints_of(context, POSITIONS), ints_of(context, PLACES)
-    bits, octets = int_rows_of(context, BITS), bytes_of(context, BITS)
-    own, runs = floats_of(context, OWN), int_rows_of(context, RUNS)
-    ops, params, limits = int_rows_of(context, OPS), float_rows_of(context, PARAMS), floats_of(context, LIMITS)
-    filters, filter_ranges = int_rows_of(context, FILTERS), float_rows_of(context, FILTER_RANGES)
+    bits, octets = measured_rows_of(context, BITS), bytes_of(context, BITS)
+    own, runs = floats_of(context, OWN), measured_rows_of(context, RUNS)
+    ops, params, limits = int_rows_of(context, OPS), float_rows_of(context, PARAMS), measured_floats_of(context, LIMITS)
+    filters, filter_ranges = measured_rows_of(context, FILTERS), float_rows_of(context, FILTER_RANGES)
     known_row = journal_find(journal, index, ints[i, TRANSACTION_KEY])
     if known_row >= 0 and record:
         meta[META_DUPLICATES] += 1
@@ -1107,8 +1120,12 @@ def foresee_find(pool, head, kind, time_us):
 @device
 def foresee_label(context, ints, label_rows, label):
     """Ask, for the labels after this one, for each step that `deliver` will take."""
-    kinds, ahead = int_rows_of(context, KINDS), int_rows_of(context, AHEAD_LABELS)
-    table, journal, index = int_rows_of(context, TABLE), int_rows_of(context, JOURNAL), ints_of(context, JOURNAL_INDEX)
+    kinds, ahead = measured_rows_of(context, KINDS), int_rows_of(context, AHEAD_LABELS)
+    table, journal, index = (
+        measured_rows_of(context, TABLE),
+        measured_rows_of(context, JOURNAL),
+        measured_ints_of(context, JOURNAL_INDEX),
+    )
     pool, n = ints_of(context, POOL), label_rows.shape[0]
     if label + AHEAD_JOURNAL_INDEX < n:
         key = ints[label_rows[label + AHEAD_JOURNAL_INDEX], TRANSACTION_KEY]
@@ -1143,8 +1160,8 @@ def foresee_label(context, ints, label_rows, label):
 @device
 def foresee_now(context, ints):
     """The same for one transaction that nobody announced: at least its entities are asked for side by side."""
-    kinds, ahead, pool = int_rows_of(context, KINDS), int_rows_of(context, AHEAD), ints_of(context, POOL)
-    table, index = int_rows_of(context, TABLE), ints_of(context, JOURNAL_INDEX)
+    kinds, ahead, pool = measured_rows_of(context, KINDS), int_rows_of(context, AHEAD), ints_of(context, POOL)
+    table, index = measured_rows_of(context, TABLE), measured_ints_of(context, JOURNAL_INDEX)
     foresee_keys(ints, 0, kinds, table, index, ahead)
     foresee_heads(0, kinds, table, pool, ahead)
     foresee_events(0, kinds, pool, ahead)
@@ -1153,8 +1170,8 @@ def foresee_now(context, ints):
 @device
 def foresee_row(context, ints, i):
     """Ask, for the transactions after this one, for each step that `observe_at` will take."""
-    kinds, ahead, pool = int_rows_of(context, KINDS), int_rows_of(context, AHEAD), ints_of(context, POOL)
-    table, index = int_rows_of(context, TABLE), ints_of(context, JOURNAL_INDEX)
+    kinds, ahead, pool = measured_rows_of(context, KINDS), int_rows_of(context, AHEAD), ints_of(context, POOL)
+    table, index = measured_rows_of(context, TABLE), measured_ints_of(context, JOURNAL_INDEX)
     if i + AHEAD_KEYS < ints.shape[0]:
         foresee_keys(ints, i + AHEAD_KEYS, kinds, table, index, ahead)
     if i + AHEAD_HEADS < ints.shape[0]:
@@ -1238,8 +1255,16 @@ def deliver(context, key, is_fraud):
 def amend_remembered(context, key, set_bits, clear_bits):
     """Set and clear status bits of a remembered transaction.  False when the journal has forgotten it."""
     pool, poolf, meta = ints_of(context, POOL), floats_of(context, POOL), ints_of(context, META)
-    table, journal, index = int_rows_of(context, TABLE), int_rows_of(context, JOURNAL), ints_of(context, JOURNAL_INDEX)
-    kinds, columns, measures = int_rows_of(context, KINDS), ints_of(context, COLUMNS), int_rows_of(context, MEASURES)
+    table, journal, index = (
+        measured_rows_of(context, TABLE),
+        measured_rows_of(context, JOURNAL),
+        measured_ints_of(context, JOURNAL_INDEX),
+    )
+    kinds, columns, measures = (
+        measured_rows_of(context, KINDS),
+        ints_of(context, COLUMNS),
+        int_rows_of(context, MEASURES),
+    )
     row = journal_find(journal, index, key)
     if row < 0:
         meta[META_LABELS_UNKNOWN] += 1
