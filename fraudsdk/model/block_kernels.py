@@ -29,6 +29,8 @@ from fraudsdk._simd import (
     at_least,
     count_at_most,
     fetched,
+    fetched_half,
+    four_eights,
     load_bytes,
     load_float32,
     load_floats,
@@ -171,7 +173,7 @@ def _leaf(mask_of, instruction_set, block, exits, columns, n_pairs, tables):
 
 
 @device
-def _one_block(mask_of, instruction_set, size, tables, columns, begin, end, total):
+def one_block(mask_of, instruction_set, size, tables, columns, begin, end, total):
     """Add the leaves of trees `begin` to `end`, of depth 6 at most."""
     tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
     n_pairs = _word(tables, layout.N_PAIRS)
@@ -182,19 +184,25 @@ def _one_block(mask_of, instruction_set, size, tables, columns, begin, end, tota
 
 
 @device
-def _two_blocks(mask_of, instruction_set, size, tables, columns, begin, end, total):
+def two_blocks(mask_of, instruction_set, size, tables, columns, begin, end, total):
     """Add the leaves of trees `begin`, a multiple of eight, to `end`, of depth 9 at most."""
     roots, tests = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.TESTS_AT)
     exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
-    root_levels = _word(tables, layout.ROOT_LEVELS)
     for first in range(begin, end, layout.TREES_PER_ROOT):
         mask = mask_of(instruction_set, roots + size * (first >> 3), columns, n_pairs)
         for k in range(min(layout.TREES_PER_ROOT, end - first)):
-            below = shifted_right(_root_exit(mask, k, tables), layout.ROOT_DEPTH - root_levels)
-            block = ((first + k) << root_levels) + below
+            block = _second_block(mask, first, k, tables)
             values = exits + 4 * layout.EXITS * block
             total += _leaf(mask_of, instruction_set, tests + size * block, values, columns, n_pairs, tables)
     return total
+
+
+@device
+def _second_block(mask, first, k, tables):
+    """The block that the root of tree ``first + k`` leads to."""
+    root_levels = _word(tables, layout.ROOT_LEVELS)
+    below = shifted_right(_root_exit(mask, k, tables), layout.ROOT_DEPTH - root_levels)
+    return ((first + k) << root_levels) + below
 
 
 @device
@@ -212,26 +220,89 @@ def _chained(mask_of, instruction_set, size, tables, columns, begin, end, total)
 
 
 @device
-def _add_leaves(instruction_set, tables, columns, begin, end, total):
+def _half_mask(a, b, c, d, columns):
+    """Decisions of seven nodes of each of four trees, whose lanes begin at a to d; eight bits for each."""
+    index = four_eights(a, b, c, d)
+    tests = four_eights(a + layout.TEST, b + layout.TEST, c + layout.TEST, d + layout.TEST)
+    return at_least(plus_sign_bit(fetched_half(columns, index), index), tests)
+
+
+@device
+def _seven(mask, k, tables):
+    """What seven decisions lead to; see `blocks._paths`."""
+    return load_uint16(tables + layout.PATHS_AT + 2 * ((mask >> (8 * k)) & layout.PATH_MASK))
+
+
+@device
+def _four_leaves(p, q, r, s, tests, exits, columns, tables, n, total):
+    """
+    Add the leaves that blocks p to s lead to, the first `n` of them.
+
+    With shuffles of 16 bytes a comparison of 64 nodes costs four times what it does with one permute.  So the upper three levels
+    of four trees share one of 32 bytes, and then the subtrees that they lead to share another.
+    """
+    size, kinds = layout.SMALL_BLOCK, 4 * layout.EXITS
+    a, b, c, d = tests + size * p, tests + size * q, tests + size * r, tests + size * s
+    mask = _half_mask(a, b, c, d, columns)
+    e, f, g, h = _seven(mask, 0, tables), _seven(mask, 1, tables), _seven(mask, 2, tables), _seven(mask, 3, tables)
+    mask = _half_mask(a + (e & 255), b + (f & 255), c + (g & 255), d + (h & 255), columns)
+    total += load_float32(exits + kinds * p + 4 * (8 * (e >> 8) + (_seven(mask, 0, tables) >> 8)))
+    if n > 1:
+        total += load_float32(exits + kinds * q + 4 * (8 * (f >> 8) + (_seven(mask, 1, tables) >> 8)))
+    if n > 2:
+        total += load_float32(exits + kinds * r + 4 * (8 * (g >> 8) + (_seven(mask, 2, tables) >> 8)))
+    if n > 3:
+        total += load_float32(exits + kinds * s + 4 * (8 * (h >> 8) + (_seven(mask, 3, tables) >> 8)))
+    return total
+
+
+@device
+def one_block_in_fours(mask_of, instruction_set, size, tables, columns, begin, end, total):
+    """`one_block`, four trees at a time."""
+    tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
+    for p in range(begin, end, 4):
+        q, r, s = min(p + 1, end - 1), min(p + 2, end - 1), min(p + 3, end - 1)
+        total = _four_leaves(p, q, r, s, tests, exits, columns, tables, end - p, total)
+    return total
+
+
+@device
+def two_blocks_in_fours(mask_of, instruction_set, size, tables, columns, begin, end, total):
+    """`two_blocks`, four trees at a time below their roots."""
+    roots, tests = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.TESTS_AT)
+    exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
+    for first in range(begin, end, layout.TREES_PER_ROOT):
+        mask = mask_of(instruction_set, roots + size * (first >> 3), columns, n_pairs)
+        last = min(layout.TREES_PER_ROOT, end - first) - 1
+        for k in range(0, last + 1, 4):
+            p, q = _second_block(mask, first, k, tables), _second_block(mask, first, min(k + 1, last), tables)
+            r = _second_block(mask, first, min(k + 2, last), tables)
+            s = _second_block(mask, first, min(k + 3, last), tables)
+            total = _four_leaves(p, q, r, s, tests, exits, columns, tables, last + 1 - k, total)
+    return total
+
+
+@device
+def _add_leaves(instruction_set, one, two, tables, columns, begin, end, total):
     """Add the leaves that a ranked row reaches in trees `begin`, a multiple of eight, to `end`."""
     shape = _word(tables, layout.SHAPE)
     if _word(tables, layout.GENERAL):
         size = layout.LARGE_BLOCK
         if shape == layout.ONE_BLOCK:
-            return _one_block(_general_mask, instruction_set, size, tables, columns, begin, end, total)
+            return one_block(_general_mask, instruction_set, size, tables, columns, begin, end, total)
         if shape == layout.TWO_BLOCKS:
-            return _two_blocks(_general_mask, instruction_set, size, tables, columns, begin, end, total)
+            return two_blocks(_general_mask, instruction_set, size, tables, columns, begin, end, total)
         return _chained(_general_mask, instruction_set, size, tables, columns, begin, end, total)
     size = layout.SMALL_BLOCK
     if shape == layout.ONE_BLOCK:
-        return _one_block(_mask, instruction_set, size, tables, columns, begin, end, total)
+        return one(_mask, instruction_set, size, tables, columns, begin, end, total)
     if shape == layout.TWO_BLOCKS:
-        return _two_blocks(_mask, instruction_set, size, tables, columns, begin, end, total)
+        return two(_mask, instruction_set, size, tables, columns, begin, end, total)
     return _chained(_mask, instruction_set, size, tables, columns, begin, end, total)
 
 
 @device
-def margin_of(instruction_set, row, tables):
+def margin_of(instruction_set, one, two, row, tables):
     """
     Margin of one row.
 
@@ -239,6 +310,8 @@ def margin_of(instruction_set, row, tables):
     ----------
     instruction_set : `fraudsdk._simd.avx512` or `fraudsdk._simd.avx2`
         What to compile for.
+    one, two : device functions
+        What walks forests of those shapes fastest with it: `one_block` or `one_block_in_fours`, and the same for two.
     row : int64
         Address of float32[n_features]; NaN = missing.
     tables : int64
@@ -252,12 +325,12 @@ def margin_of(instruction_set, row, tables):
     columns = _row_columns()
     _rank(row, tables, columns)
     base = load_float32(tables + 8 * layout.BASE_MARGIN)
-    return _add_leaves(instruction_set, tables, columns, 0, _word(tables, layout.N_TREES), base)
+    return _add_leaves(instruction_set, one, two, tables, columns, 0, _word(tables, layout.N_TREES), base)
 
 
 @device
-def _one_block_by_four(mask_of, instruction_set, size, tables, columns, width, begin, end, totals):
-    """`_one_block` for four rows, `width` bytes apart: blocks are loaded once, and four sums do not wait for each other."""
+def one_block_by_four(mask_of, instruction_set, size, tables, columns, width, begin, end, totals):
+    """`one_block` for four rows, `width` bytes apart: blocks are loaded once, and four sums do not wait for each other."""
     tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
     n_pairs = _word(tables, layout.N_PAIRS)
     a, b = load_float32(totals), load_float32(totals + 4)
@@ -275,32 +348,42 @@ def _one_block_by_four(mask_of, instruction_set, size, tables, columns, width, b
 
 
 @device
-def _add_leaves_by_four(instruction_set, tables, columns, width, begin, end, totals):
-    """`_add_leaves` for four rows."""
-    if _word(tables, layout.SHAPE) == layout.ONE_BLOCK:
-        if _word(tables, layout.GENERAL):
-            size = layout.LARGE_BLOCK
-            _one_block_by_four(_general_mask, instruction_set, size, tables, columns, width, begin, end, totals)
-        else:
-            size = layout.SMALL_BLOCK
-            _one_block_by_four(_mask, instruction_set, size, tables, columns, width, begin, end, totals)
-        return
-    # Rows of a deeper tree part company after its first block: there is nothing to load once.
+def row_by_row(mask_of, instruction_set, size, tables, columns, width, begin, end, totals):
+    """`one_block_by_four` where loading a block once for four rows gains less than four trees at a time do."""
     for k in range(layout.ROWS_PER_STEP):
         total = load_float32(totals + 4 * k)
-        total = _add_leaves(instruction_set, tables, columns + width * k, begin, end, total)
+        total = one_block_in_fours(mask_of, instruction_set, size, tables, columns + width * k, begin, end, total)
         store_float32(totals + 4 * k, total)
 
 
 @device
-def margins_of(instruction_set, rows, n_rows, tables, out):
+def _add_leaves_by_four(instruction_set, one, two, by_four, tables, columns, width, begin, end, totals):
+    """`_add_leaves` for four rows."""
+    if _word(tables, layout.SHAPE) == layout.ONE_BLOCK:
+        if _word(tables, layout.GENERAL):
+            size = layout.LARGE_BLOCK
+            one_block_by_four(_general_mask, instruction_set, size, tables, columns, width, begin, end, totals)
+        else:
+            by_four(_mask, instruction_set, layout.SMALL_BLOCK, tables, columns, width, begin, end, totals)
+        return
+    # Rows of a deeper tree part company after its first block: there is nothing to load once.
+    for k in range(layout.ROWS_PER_STEP):
+        total = load_float32(totals + 4 * k)
+        total = _add_leaves(instruction_set, one, two, tables, columns + width * k, begin, end, total)
+        store_float32(totals + 4 * k, total)
+
+
+@device
+def margins_of(instruction_set, one, two, by_four, rows, n_rows, tables, out):
     """
     Margins of many rows: a block of rows is ranked, then meets the forest a chunk of trees at a time.
 
     Parameters
     ----------
-    instruction_set, tables
+    instruction_set, one, two, tables
         As for `margin_of`.
+    by_four : device function
+        `one_block_by_four` or `row_by_row`.
     rows : int64
         Address of float32[n_rows, n_features], C-contiguous.
     n_rows : int64
@@ -325,6 +408,7 @@ def margins_of(instruction_set, rows, n_rows, tables, out):
         for begin in range(0, n_trees, layout.TREES_PER_CHUNK):
             end = min(begin + layout.TREES_PER_CHUNK, n_trees)
             for k in range(0, n, layout.ROWS_PER_STEP):
-                _add_leaves_by_four(instruction_set, tables, columns + width * k, width, begin, end, totals + 4 * k)
+                own, sums = columns + width * k, totals + 4 * k
+                _add_leaves_by_four(instruction_set, one, two, by_four, tables, own, width, begin, end, sums)
         for k in range(n):
             out[start + k] = load_float32(totals + 4 * k)
