@@ -263,12 +263,12 @@ def replaced_where_equal(typing_context, values, others, keys, key):  # type: ig
     """`values`, with those of `others` where the byte of `keys` is `key`."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        undefined = ir.Constant(bytes64.llvm, ir.Undefined)
+        undefined = ir.Constant(values.llvm, ir.Undefined)
         first = builder.insert_element(undefined, builder.trunc(arguments[3], _I8), ir.Constant(_I32, 0))
-        everywhere = builder.shuffle_vector(first, undefined, _splat(0, ir.VectorType(_I32, _BYTES)))
+        everywhere = builder.shuffle_vector(first, undefined, _splat(0, ir.VectorType(_I32, values.llvm.count)))
         return builder.select(builder.icmp_unsigned("==", arguments[2], everywhere), arguments[1], arguments[0])
 
-    return bytes64(bytes64, bytes64, bytes64, types.int64), generate
+    return values(values, values, values, types.int64), generate
 
 
 def _instruction_set(chosen: _InstructionSet) -> Any:

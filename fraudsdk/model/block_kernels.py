@@ -27,6 +27,8 @@ import numpy as np
 from fraudsdk._jit import device
 from fraudsdk._simd import (
     at_least,
+    avx2,
+    avx512,
     count_at_most,
     fetched,
     fetched_half,
@@ -173,7 +175,7 @@ def _leaf(mask_of, instruction_set, block, exits, columns, n_pairs, tables):
 
 
 @device
-def one_block(mask_of, instruction_set, size, tables, columns, begin, end, total):
+def _one_block(mask_of, instruction_set, size, tables, columns, begin, end, total):
     """Add the leaves of trees `begin` to `end`, of depth 6 at most."""
     tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
     n_pairs = _word(tables, layout.N_PAIRS)
@@ -184,7 +186,7 @@ def one_block(mask_of, instruction_set, size, tables, columns, begin, end, total
 
 
 @device
-def two_blocks(mask_of, instruction_set, size, tables, columns, begin, end, total):
+def _two_blocks(mask_of, instruction_set, size, tables, columns, begin, end, total):
     """Add the leaves of trees `begin`, a multiple of eight, to `end`, of depth 9 at most."""
     roots, tests = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.TESTS_AT)
     exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
@@ -207,11 +209,21 @@ def _second_block(mask, first, k, tables):
 
 @device
 def _chained(mask_of, instruction_set, size, tables, columns, begin, end, total):
-    """Add the leaves of trees `begin` to `end`, of any depth."""
+    """
+    Add the leaves of trees `begin` to `end`, of any depth.
+
+    Where a path ends in its first block the second is walked for nothing: cheaper than a branch that nobody can predict.  Few
+    paths go deeper than two blocks.
+    """
     tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
     values, n_pairs = tables + _word(tables, layout.VALUES_AT), _word(tables, layout.N_PAIRS)
     for tree in range(begin, end):
-        block = np.int64(tree)
+        mask = mask_of(instruction_set, tests + size * tree, columns, n_pairs)
+        block = load_int32(exits + 4 * (layout.EXITS * tree + _exit(mask, tables)))
+        second = max(block, 0)
+        mask = mask_of(instruction_set, tests + size * second, columns, n_pairs)
+        found = load_int32(exits + 4 * (layout.EXITS * second + _exit(mask, tables)))
+        block = found if block >= 0 else block
         while block >= 0:
             mask = mask_of(instruction_set, tests + size * block, columns, n_pairs)
             block = load_int32(exits + 4 * (layout.EXITS * block + _exit(mask, tables)))
@@ -220,11 +232,26 @@ def _chained(mask_of, instruction_set, size, tables, columns, begin, end, total)
 
 
 @device
-def _half_mask(a, b, c, d, columns):
-    """Decisions of seven nodes of each of four trees, whose lanes begin at a to d; eight bits for each."""
+def _half_mask(a, b, c, d, columns, n_pairs):
+    """Decisions of seven nodes of each of four trees, whose lanes begin at a to d: eight bits for each."""
     index = four_eights(a, b, c, d)
     tests = four_eights(a + layout.TEST, b + layout.TEST, c + layout.TEST, d + layout.TEST)
     return at_least(plus_sign_bit(fetched_half(columns, index), index), tests)
+
+
+@device
+def _general_half_mask(a, b, c, d, columns, n_pairs):
+    """`_half_mask`, of any forest."""
+    index = four_eights(a, b, c, d)
+    pair = four_eights(a + layout.PAIR, b + layout.PAIR, c + layout.PAIR, d + layout.PAIR)
+    bits = four_eights(a + layout.BITS, b + layout.BITS, c + layout.BITS, d + layout.BITS)
+    tests = four_eights(a + layout.TEST, b + layout.TEST, c + layout.TEST, d + layout.TEST)
+    ranks = fetched_half(columns, index)
+    for k in range(1, n_pairs):
+        other = fetched_half(columns + layout.COLUMNS_PER_PAIR * k, index)
+        ranks = replaced_where_equal(ranks, other, pair, k)
+    above = at_least(plus_sign_bit(ranks, index), tests)
+    return (above & ~shares_bit(bits, bits)) | shares_bit(ranks, bits)
 
 
 @device
@@ -234,18 +261,18 @@ def _seven(mask, k, tables):
 
 
 @device
-def _four_leaves(p, q, r, s, tests, exits, columns, tables, n, total):
+def _four_leaves(half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, n, total):
     """
     Add the leaves that blocks p to s lead to, the first `n` of them.
 
     With shuffles of 16 bytes a comparison of 64 nodes costs four times what it does with one permute.  So the upper three levels
     of four trees share one of 32 bytes, and then the subtrees that they lead to share another.
     """
-    size, kinds = layout.SMALL_BLOCK, 4 * layout.EXITS
+    kinds = 4 * layout.EXITS
     a, b, c, d = tests + size * p, tests + size * q, tests + size * r, tests + size * s
-    mask = _half_mask(a, b, c, d, columns)
+    mask = half_mask_of(a, b, c, d, columns, n_pairs)
     e, f, g, h = _seven(mask, 0, tables), _seven(mask, 1, tables), _seven(mask, 2, tables), _seven(mask, 3, tables)
-    mask = _half_mask(a + (e & 255), b + (f & 255), c + (g & 255), d + (h & 255), columns)
+    mask = half_mask_of(a + (e & 255), b + (f & 255), c + (g & 255), d + (h & 255), columns, n_pairs)
     total += load_float32(exits + kinds * p + 4 * (8 * (e >> 8) + (_seven(mask, 0, tables) >> 8)))
     if n > 1:
         total += load_float32(exits + kinds * q + 4 * (8 * (f >> 8) + (_seven(mask, 1, tables) >> 8)))
@@ -257,18 +284,21 @@ def _four_leaves(p, q, r, s, tests, exits, columns, tables, n, total):
 
 
 @device
-def one_block_in_fours(mask_of, instruction_set, size, tables, columns, begin, end, total):
-    """`one_block`, four trees at a time."""
+def _one_block_in_fours(half_mask_of, mask_of, instruction_set, size, tables, columns, begin, end, total):
+    """`_one_block`, four trees at a time."""
     tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
+    n_pairs = _word(tables, layout.N_PAIRS)
     for p in range(begin, end, 4):
         q, r, s = min(p + 1, end - 1), min(p + 2, end - 1), min(p + 3, end - 1)
-        total = _four_leaves(p, q, r, s, tests, exits, columns, tables, end - p, total)
+        total = _four_leaves(
+            half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, end - p, total
+        )
     return total
 
 
 @device
-def two_blocks_in_fours(mask_of, instruction_set, size, tables, columns, begin, end, total):
-    """`two_blocks`, four trees at a time below their roots."""
+def _two_blocks_in_fours(half_mask_of, mask_of, instruction_set, size, tables, columns, begin, end, total):
+    """`_two_blocks`, four trees at a time below their roots."""
     roots, tests = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.TESTS_AT)
     exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
     for first in range(begin, end, layout.TREES_PER_ROOT):
@@ -278,40 +308,59 @@ def two_blocks_in_fours(mask_of, instruction_set, size, tables, columns, begin, 
             p, q = _second_block(mask, first, k, tables), _second_block(mask, first, min(k + 1, last), tables)
             r = _second_block(mask, first, min(k + 2, last), tables)
             s = _second_block(mask, first, min(k + 3, last), tables)
-            total = _four_leaves(p, q, r, s, tests, exits, columns, tables, last + 1 - k, total)
+            total = _four_leaves(
+                half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, last + 1 - k, total
+            )
     return total
 
 
 @device
-def _add_leaves(instruction_set, one, two, tables, columns, begin, end, total):
+def walk_avx512(tables, columns, begin, end, total):
     """Add the leaves that a ranked row reaches in trees `begin`, a multiple of eight, to `end`."""
-    shape = _word(tables, layout.SHAPE)
+    chosen, shape = avx512(), _word(tables, layout.SHAPE)
     if _word(tables, layout.GENERAL):
         size = layout.LARGE_BLOCK
         if shape == layout.ONE_BLOCK:
-            return one_block(_general_mask, instruction_set, size, tables, columns, begin, end, total)
+            return _one_block(_general_mask, chosen, size, tables, columns, begin, end, total)
         if shape == layout.TWO_BLOCKS:
-            return two_blocks(_general_mask, instruction_set, size, tables, columns, begin, end, total)
-        return _chained(_general_mask, instruction_set, size, tables, columns, begin, end, total)
+            return _two_blocks(_general_mask, chosen, size, tables, columns, begin, end, total)
+        return _chained(_general_mask, chosen, size, tables, columns, begin, end, total)
     size = layout.SMALL_BLOCK
     if shape == layout.ONE_BLOCK:
-        return one(_mask, instruction_set, size, tables, columns, begin, end, total)
+        return _one_block(_mask, chosen, size, tables, columns, begin, end, total)
     if shape == layout.TWO_BLOCKS:
-        return two(_mask, instruction_set, size, tables, columns, begin, end, total)
-    return _chained(_mask, instruction_set, size, tables, columns, begin, end, total)
+        return _two_blocks(_mask, chosen, size, tables, columns, begin, end, total)
+    return _chained(_mask, chosen, size, tables, columns, begin, end, total)
 
 
 @device
-def margin_of(instruction_set, one, two, row, tables):
+def walk_avx2(tables, columns, begin, end, total):
+    """Add the leaves that a ranked row reaches in trees `begin`, a multiple of eight, to `end`."""
+    chosen, shape = avx2(), _word(tables, layout.SHAPE)
+    if _word(tables, layout.GENERAL):
+        half, whole, size = _general_half_mask, _general_mask, layout.LARGE_BLOCK
+        if shape == layout.ONE_BLOCK:
+            return _one_block_in_fours(half, whole, chosen, size, tables, columns, begin, end, total)
+        if shape == layout.TWO_BLOCKS:
+            return _two_blocks_in_fours(half, whole, chosen, size, tables, columns, begin, end, total)
+        return _chained(whole, chosen, size, tables, columns, begin, end, total)
+    size = layout.SMALL_BLOCK
+    if shape == layout.ONE_BLOCK:
+        return _one_block_in_fours(_half_mask, _mask, chosen, size, tables, columns, begin, end, total)
+    if shape == layout.TWO_BLOCKS:
+        return _two_blocks_in_fours(_half_mask, _mask, chosen, size, tables, columns, begin, end, total)
+    return _chained(_mask, chosen, size, tables, columns, begin, end, total)
+
+
+@device
+def margin_of(walk, row, tables):
     """
     Margin of one row.
 
     Parameters
     ----------
-    instruction_set : `fraudsdk._simd.avx512` or `fraudsdk._simd.avx2`
-        What to compile for.
-    one, two : device functions
-        What walks forests of those shapes fastest with it: `one_block` or `one_block_in_fours`, and the same for two.
+    walk : device function
+        `walk_avx512` or `walk_avx2`.
     row : int64
         Address of float32[n_features]; NaN = missing.
     tables : int64
@@ -325,12 +374,12 @@ def margin_of(instruction_set, one, two, row, tables):
     columns = _row_columns()
     _rank(row, tables, columns)
     base = load_float32(tables + 8 * layout.BASE_MARGIN)
-    return _add_leaves(instruction_set, one, two, tables, columns, 0, _word(tables, layout.N_TREES), base)
+    return walk(tables, columns, 0, _word(tables, layout.N_TREES), base)
 
 
 @device
-def one_block_by_four(mask_of, instruction_set, size, tables, columns, width, begin, end, totals):
-    """`one_block` for four rows, `width` bytes apart: blocks are loaded once, and four sums do not wait for each other."""
+def _one_block_by_four(mask_of, instruction_set, size, tables, columns, width, begin, end, totals):
+    """`_one_block` for four rows, `width` bytes apart: blocks are loaded once, and four sums do not wait for each other."""
     tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
     n_pairs = _word(tables, layout.N_PAIRS)
     a, b = load_float32(totals), load_float32(totals + 4)
@@ -348,46 +397,49 @@ def one_block_by_four(mask_of, instruction_set, size, tables, columns, width, be
 
 
 @device
-def row_by_row(mask_of, instruction_set, size, tables, columns, width, begin, end, totals):
-    """`one_block_by_four` where loading a block once for four rows gains less than four trees at a time do."""
+def _each_of_four(walk, tables, columns, width, begin, end, totals):
+    """Walk for four rows, one after another."""
     for k in range(layout.ROWS_PER_STEP):
-        total = load_float32(totals + 4 * k)
-        total = one_block_in_fours(mask_of, instruction_set, size, tables, columns + width * k, begin, end, total)
+        total = walk(tables, columns + width * k, begin, end, load_float32(totals + 4 * k))
         store_float32(totals + 4 * k, total)
 
 
 @device
-def _add_leaves_by_four(instruction_set, one, two, by_four, tables, columns, width, begin, end, totals):
-    """`_add_leaves` for four rows."""
+def four_rows_avx512(tables, columns, width, begin, end, totals):
+    """`walk_avx512` for four rows, `width` bytes apart."""
     if _word(tables, layout.SHAPE) == layout.ONE_BLOCK:
         if _word(tables, layout.GENERAL):
             size = layout.LARGE_BLOCK
-            one_block_by_four(_general_mask, instruction_set, size, tables, columns, width, begin, end, totals)
+            _one_block_by_four(_general_mask, avx512(), size, tables, columns, width, begin, end, totals)
         else:
-            by_four(_mask, instruction_set, layout.SMALL_BLOCK, tables, columns, width, begin, end, totals)
-        return
-    # Rows of a deeper tree part company after its first block: there is nothing to load once.
-    for k in range(layout.ROWS_PER_STEP):
-        total = load_float32(totals + 4 * k)
-        total = _add_leaves(instruction_set, one, two, tables, columns + width * k, begin, end, total)
-        store_float32(totals + 4 * k, total)
+            size = layout.SMALL_BLOCK
+            _one_block_by_four(_mask, avx512(), size, tables, columns, width, begin, end, totals)
+    else:
+        # Rows of a deeper tree part company after its first block: there is nothing to load once.
+        _each_of_four(walk_avx512, tables, columns, width, begin, end, totals)
 
 
 @device
-def margins_of(instruction_set, one, two, by_four, rows, n_rows, tables, out):
+def four_rows_avx2(tables, columns, width, begin, end, totals):
+    """`walk_avx2` for four rows, `width` bytes apart; four trees of one row gain more than one tree of four rows does."""
+    _each_of_four(walk_avx2, tables, columns, width, begin, end, totals)
+
+
+@device
+def margins_of(walk_four_rows, rows, n_rows, tables, out):
     """
     Margins of many rows: a block of rows is ranked, then meets the forest a chunk of trees at a time.
 
     Parameters
     ----------
-    instruction_set, one, two, tables
-        As for `margin_of`.
-    by_four : device function
-        `one_block_by_four` or `row_by_row`.
+    walk_four_rows : device function
+        `four_rows_avx512` or `four_rows_avx2`.
     rows : int64
         Address of float32[n_rows, n_features], C-contiguous.
     n_rows : int64
         How many.
+    tables : int64
+        Address of block tables.
     out : float32[n_rows]
         Receives the margins.
     """
@@ -408,7 +460,6 @@ def margins_of(instruction_set, one, two, by_four, rows, n_rows, tables, out):
         for begin in range(0, n_trees, layout.TREES_PER_CHUNK):
             end = min(begin + layout.TREES_PER_CHUNK, n_trees)
             for k in range(0, n, layout.ROWS_PER_STEP):
-                own, sums = columns + width * k, totals + 4 * k
-                _add_leaves_by_four(instruction_set, one, two, by_four, tables, own, width, begin, end, sums)
+                walk_four_rows(tables, columns + width * k, width, begin, end, totals + 4 * k)
         for k in range(n):
             out[start + k] = load_float32(totals + 4 * k)
