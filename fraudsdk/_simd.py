@@ -65,7 +65,7 @@ def require(instruction_set: tuple[str, ...]) -> None:
         )
 
 
-class _Vector(types.Type):  # type: ignore[misc]
+class _Vector(types.Type):
     def __init__(self, name: str, element: ir.Type, count: int) -> None:
         self.llvm = ir.VectorType(element, count)
         super().__init__(name=name)
@@ -77,7 +77,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, vector, vector.llvm)
 
 
-class _InstructionSet(types.Type):  # type: ignore[misc]
+class _InstructionSet(types.Type):
     """A value that is only a type: it chooses among intrinsics and costs nothing at run time."""
 
 
@@ -99,7 +99,7 @@ def _at(builder: Any, address: Any, llvm_type: ir.Type) -> Any:
 
 
 def _loader(numba_type: Any, stored: ir.Type, align: int, extend: Callable[..., Any] | None = None) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def load(typing_context, address):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             value = builder.load(_at(builder, arguments[0], stored))
@@ -128,7 +128,7 @@ load_uint16 = _loader(types.int64, _I16, 2, _unsigned)
 load_uint8 = _loader(types.int64, _I8, 1, _unsigned)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store_uint8(typing_context, address, value):  # type: ignore[no-untyped-def]
     """Write the low byte of a value."""
 
@@ -139,7 +139,7 @@ def store_uint8(typing_context, address, value):  # type: ignore[no-untyped-def]
     return types.void(types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store_float32(typing_context, address, value):  # type: ignore[no-untyped-def]
     """Write a float32."""
 
@@ -153,7 +153,7 @@ def store_float32(typing_context, address, value):  # type: ignore[no-untyped-de
 def on_stack(n_bytes: int) -> Any:
     """For kernels to call: the address of `n_bytes` on their own stack, aligned for any register, until they return."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def buffer(typing_context):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             # Numba's own `alloca_once` also writes zeros: 16 KB of them take longer than the walk that follows.
@@ -167,7 +167,7 @@ def on_stack(n_bytes: int) -> Any:
     return buffer
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def address_of(typing_context, array):  # type: ignore[no-untyped-def]
     """Address of an array's first element; the caller keeps the array alive."""
 
@@ -179,7 +179,7 @@ def address_of(typing_context, array):  # type: ignore[no-untyped-def]
 
 
 def _array_at(element: Any, n_bytes: int) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def array_at(typing_context, address, size):  # type: ignore[no-untyped-def]
         array_type = types.Array(element, 1, "C")
 
@@ -187,7 +187,9 @@ def _array_at(element: Any, n_bytes: int) -> Any:
             array = context.make_array(array_type)(context, builder)
             width = context.get_constant(types.intp, n_bytes)
             data = builder.inttoptr(arguments[0], array.data.type)
-            arrayobj.populate_array(array, data=data, shape=[arguments[1]], strides=[width], itemsize=width, meminfo=None)
+            arrayobj.populate_array(
+                array, data=data, shape=[arguments[1]], strides=[width], itemsize=width, meminfo=None
+            )
             return array._getvalue()
 
         return array_type(types.int64, types.int64), generate
@@ -199,7 +201,7 @@ int32_array = _array_at(types.int32, 4)  # (address, size): a view that owns not
 float32_array = _array_at(types.float32, 4)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def shifted_right(typing_context, value, count):  # type: ignore[no-untyped-def]
     """Logical shift by ``count & 63``, which is what the instruction does."""
 
@@ -209,7 +211,7 @@ def shifted_right(typing_context, value, count):  # type: ignore[no-untyped-def]
     return types.int64(types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def count_at_most(typing_context, cuts, value):  # type: ignore[no-untyped-def]
     """How many of 16 cuts are at most `value`.  A NaN on either side is not."""
 
@@ -223,7 +225,7 @@ def count_at_most(typing_context, cuts, value):  # type: ignore[no-untyped-def]
     return types.int64(floats16, types.float32), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def plus_sign_bit(typing_context, values, flags):  # type: ignore[no-untyped-def]
     """Bytes plus one where the byte of `flags` has its highest bit; 255 becomes 0."""
 
@@ -235,7 +237,7 @@ def plus_sign_bit(typing_context, values, flags):  # type: ignore[no-untyped-def
 
 
 def _comparison(compare: Callable[..., Any]) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def mask(typing_context, left, right):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             mask = builder.bitcast(compare(builder, *arguments), ir.IntType(left.llvm.count))
@@ -258,7 +260,7 @@ at_least = _comparison(_is_at_least)  # bit k: byte k of the first is at least b
 shares_bit = _comparison(_shares_a_bit)  # bit k: byte k of both have a bit in common
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def replaced_where_equal(typing_context, values, others, keys, key):  # type: ignore[no-untyped-def]
     """`values`, with those of `others` where the byte of `keys` is `key`."""
 
@@ -272,7 +274,7 @@ def replaced_where_equal(typing_context, values, others, keys, key):  # type: ig
 
 
 def _instruction_set(chosen: _InstructionSet) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def choose(typing_context):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             return context.get_dummy_value()
@@ -286,7 +288,7 @@ avx512 = _instruction_set(_avx512)
 avx2 = _instruction_set(_avx2)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fetched(typing_context, instruction_set, table, index):  # type: ignore[no-untyped-def]
     """Byte ``index & 127`` of the 128 bytes at the address `table`, for each of 64 indexes."""
 
@@ -331,7 +333,9 @@ def _shuffled(builder: Any, parts: list[Any], index: Any) -> Any:
     """Eight shuffles of sixteen bytes; bits 4, 5 and 6 of an index choose among them."""
     register, words_type = bytes32.llvm, ir.VectorType(_I16, _HALF // 2)
     shuffle, blend = (
-        cgutils.get_or_insert_function(builder.module, ir.FunctionType(register, [register] * n), f"llvm.x86.avx2.{name}")
+        cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(register, [register] * n), f"llvm.x86.avx2.{name}"
+        )
         for name, n in (("pshuf.b", 2), ("pblendvb", 3))
     )
     # A set highest bit would make the shuffle answer zero.
@@ -345,7 +349,7 @@ def _shuffled(builder: Any, parts: list[Any], index: Any) -> Any:
     return found[0]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fetched_half(typing_context, table, index):  # type: ignore[no-untyped-def]
     """`fetched` for 32 indexes, with AVX2."""
 
@@ -355,7 +359,7 @@ def fetched_half(typing_context, table, index):  # type: ignore[no-untyped-def]
     return bytes32(types.int64, bytes32), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def four_eights(typing_context, first, second, third, fourth):  # type: ignore[no-untyped-def]
     """Eight bytes from each of four addresses, of any alignment."""
 
@@ -380,7 +384,7 @@ def native_address(dispatcher: Any) -> int:
     return int(result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def called_float32(typing_context, function, first, second):  # type: ignore[no-untyped-def]
     """What the C function at an address, ``float32 f(int64, int64)``, returns."""
 

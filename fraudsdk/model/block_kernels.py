@@ -290,9 +290,7 @@ def _one_block_in_fours(half_mask_of, mask_of, instruction_set, size, tables, co
     n_pairs = _word(tables, layout.N_PAIRS)
     for p in range(begin, end, 4):
         q, r, s = min(p + 1, end - 1), min(p + 2, end - 1), min(p + 3, end - 1)
-        total = _four_leaves(
-            half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, end - p, total
-        )
+        total = _four_leaves(half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, end - p, total)
     return total
 
 

@@ -28,12 +28,16 @@ TESTS_AT: Final = 14
 ROOTS_AT: Final = 15
 EXITS_AT: Final = 16
 VALUES_AT: Final = 17
-ROOT_LEVELS: Final = 18  # of the two: 1, 2 or 3, as few as the depth allows, for there are 2 ** ROOT_LEVELS blocks below a root
+ROOT_LEVELS: Final = (
+    18  # of the two: 1, 2 or 3, as few as the depth allows, for there are 2 ** ROOT_LEVELS blocks below a root
+)
 HEADER_WORDS: Final = 24
 
 # Shapes of a forest.
 ONE_BLOCK: Final = 0  # depth to 6: one block per tree
-TWO_BLOCKS: Final = 1  # depth to 9: the roots of eight trees share one block, of up to three levels each; six more in another
+TWO_BLOCKS: Final = (
+    1  # depth to 9: the roots of eight trees share one block, of up to three levels each; six more in another
+)
 CHAINED: Final = 2  # any depth: an exit of a block leads to a leaf or to another block
 
 BLOCK_DEPTH: Final = 6

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fraudsdk.errors import ConfigurationError
 from fraudsdk.model import block_layout as layout
-from fraudsdk.model.forest import ForestView, Float32Array, Int32Array
+from fraudsdk.model.forest import Float32Array, ForestView, Int32Array
 
 Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
@@ -151,9 +151,7 @@ class _Columns:
         return cls(cuts, sets, n_columns, column, flag, test, bits)
 
 
-def _distinct(
-    features: Int64Array, thresholds: Float32Array
-) -> tuple[list[tuple[int, Float32Array]], int, Int64Array]:
+def _distinct(features: Int64Array, thresholds: Float32Array) -> tuple[list[tuple[int, Float32Array]], int, Int64Array]:
     """
     Features with their cuts, fewest first; the number of their columns; and for each test 254 times its column, plus its
     place among the cuts of that column.

@@ -173,7 +173,8 @@ def test_values_at_and_beside_every_threshold(make_tree, name, around):
 
     for value in np.concatenate((values, special)):
         expected = sum(
-            2**k if (k % 2 if np.isnan(value) else value < threshold) else -(2**k) for k, threshold in enumerate(thresholds)
+            2**k if (k % 2 if np.isnan(value) else value < threshold) else -(2**k)
+            for k, threshold in enumerate(thresholds)
         )
 
         assert expected == scorer.margin(np.full(2, value, np.float32))
@@ -202,6 +203,8 @@ model = load_artefact({str(artefact)!r})
 ctypes.memset(model.native()[1], 255, 1)
 """
     # When it does, then it dies there and then
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, env={"PYTHONPATH": ":".join(sys.path)})
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False, env={"PYTHONPATH": ":".join(sys.path)}
+    )
 
     assert done.returncode < 0
