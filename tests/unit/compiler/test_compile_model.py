@@ -120,6 +120,21 @@ def test_an_engine_that_differs_in_one_bit_gets_no_certificate(tmp_path, monkeyp
     assert [] == list(tmp_path.iterdir())
 
 
+def test_an_engine_that_other_machines_take_must_not_differ_either(tmp_path, monkeypatch, ubj_model):
+    # Given that only the walk is one ulp off, which a CPU with vectors does not take
+    honest = TableEngine.margins
+
+    def one_ulp_off(self, rows, out):
+        honest(self, rows, out)
+        if self.name == "portable":
+            out[:1] = np.nextafter(out[:1], np.float32(9))
+
+    monkeypatch.setattr(TableEngine, "margins", one_ulp_off)
+
+    with pytest.raises(CertificateError, match="differ on 1 of"):
+        compile_model(ubj_model, tmp_path / "out", **WHO)
+
+
 def test_an_engine_that_differs_only_on_a_row_alone_gets_no_certificate(tmp_path, monkeypatch, ubj_model):
     honest = TableEngine.margin
     calls = itertools.count()
