@@ -21,7 +21,7 @@ from fraudsdk.model.explainer import ShapExplainer
 from fraudsdk.model.shap_tables import read_shap
 
 given = np.load(sys.argv[1])
-explainer = ShapExplainer(read_shap(given["file"].tobytes()), lambda rows: given["margins"])
+explainer = ShapExplainer(read_shap(given["tables"].tobytes()), lambda rows: given["margins"])
 np.save(sys.argv[2], explainer.contributions(given["rows"]))
 """
 
@@ -64,7 +64,7 @@ def test_contributions_are_the_same_without_vector_instructions(tmp_path):
     rows = rng.normal(size=(50, N_FEATURES)).astype(np.float32)
     rows[rng.random(rows.shape) < 0.1] = np.nan
     here = ShapExplainer(read_shap(file), lambda some: margins(trees, some)).contributions(rows)
-    np.savez(tmp_path / "given.npz", file=np.frombuffer(file, np.uint8), rows=rows, margins=margins(trees, rows))
+    np.savez(tmp_path / "given.npz", tables=np.frombuffer(file, np.uint8), rows=rows, margins=margins(trees, rows))
 
     plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     subprocess.run(
