@@ -30,8 +30,9 @@ from fraudsdk.model.shap_tables import Int32Array, numeric_cuts
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
 
-# Rows tried at most, nearest changes first: 80 features with 255 cuts each are 20,400.  Below 0.3 s for 300 trees.
+# Rows tried at most, nearest changes first: 80 features with 255 cuts each are 20,400.
 MAX_TRIED: Final = 65_536
+_ROWS_AT_FIRST: Final = 64
 _ROWS_AT_ONCE: Final = 1_024
 
 
@@ -99,14 +100,11 @@ class ChangeSearch:
             None where no change of one feature does it, or none of the `MAX_TRIED` nearest ones.
         """
         features, steps, values = self._nearest_first(row, frozenset(leave))
-        for begin in range(0, len(features), _ROWS_AT_ONCE):
-            block = slice(begin, begin + _ROWS_AT_ONCE)
-            margins = self._tried(row, features[block], values[block])
-            hit = next((k for k, margin in enumerate(margins) if moved(margin)), None)
-            if hit is not None:
-                feature, step = int(features[begin + hit]), int(steps[begin + hit])
+        for k, margin in enumerate(self._tried(row, features, values)):
+            if moved(margin):
+                feature, step = int(features[k]), int(steps[k])
                 low, high = self._extent(row, feature, step, moved)
-                return Change(feature, float(values[begin + hit]), low, high, abs(step), margins[hit])
+                return Change(feature, float(values[k]), low, high, abs(step), margin)
         return None
 
     def _nearest_first(self, row: Float32Array, leave: frozenset[int]) -> tuple[Int64Array, Int64Array, Float32Array]:
@@ -123,11 +121,15 @@ class ChangeSearch:
         order = np.lexsort((features, way, np.abs(steps)))[:MAX_TRIED]
         return features[order], steps[order], values[order]
 
-    def _tried(self, row: Float32Array, features: Int64Array, values: Float32Array) -> list[float]:
-        rows = np.repeat(row[np.newaxis, :], len(features), axis=0)
-        rows[np.arange(len(features)), features] = values
-        margins: list[float] = self._margins(rows).tolist()
-        return margins
+    def _tried(self, row: Float32Array, features: Int64Array, values: Float32Array) -> Iterator[float]:
+        """Margins of the row with one value changed, in blocks that grow: the answer is usually among the first."""
+        begin, size = 0, _ROWS_AT_FIRST
+        while begin < len(features):
+            block = slice(begin, begin + size)
+            rows = np.repeat(row[np.newaxis, :], len(features[block]), axis=0)
+            rows[np.arange(len(rows)), features[block]] = values[block]
+            yield from self._margins(rows).tolist()
+            begin, size = begin + size, min(2 * size, _ROWS_AT_ONCE)
 
     def _extent(
         self, row: Float32Array, feature: int, step: int, moved: Callable[[float], bool]
@@ -138,7 +140,7 @@ class ChangeSearch:
         onward = np.flatnonzero((np.sign(steps) == np.sign(step)) & (np.abs(steps) > abs(step)))
         onward = onward[np.argsort(np.abs(steps[onward]))]
         n_moved = 0
-        for margin in self._batched(row, feature, values[onward]):
+        for margin in self._tried(row, np.full(onward.size, feature), values[onward]):
             if not moved(margin):
                 break
             n_moved += 1
@@ -146,11 +148,6 @@ class ChangeSearch:
         near, far = here + step, here + step + int(np.sign(step)) * n_moved
         edges = np.concatenate(([-np.inf], cuts, [np.inf]))
         return float(edges[min(near, far)]), float(edges[max(near, far) + 1])
-
-    def _batched(self, row: Float32Array, feature: int, values: Float32Array) -> Iterator[float]:
-        for begin in range(0, len(values), _ROWS_AT_ONCE):
-            block = values[begin : begin + _ROWS_AT_ONCE]
-            yield from self._tried(row, np.full(len(block), feature), block)
 
 
 def _changes(value: float, cuts: Float32Array) -> tuple[Int64Array, Float32Array, npt.NDArray[np.float64]]:

@@ -85,7 +85,7 @@ class ShapExplainer:
         SchemaMismatchError
             The rows have another length or type.
         ExplanationError
-            Contributions do not add up to the margin to 1e-5 of it, or of 1 where it is smaller.
+            Contributions do not add up to the margin, to 1e-5 of the largest number involved, and of 1 where all are smaller.
         """
         rows = np.require(rows, requirements=("C", "W"))
         margins = self._margins(rows)
