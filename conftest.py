@@ -16,11 +16,25 @@ NOT_FIELDS = ("is_fraud", "label_time", "fraud_pattern")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--benchmark", action="store_true", help="run the latency and throughput gates in bench/")
+    parser.addoption(
+        "--benchmark-results",
+        metavar="FOLDER",
+        type=Path,
+        help="write all figures of the run there, as <date>-<commit>.json",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--benchmark") and config.args_source != pytest.Config.ArgsSource.ARGS:
         config.args[:] = [str(config.rootpath / "bench")]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    folder = config.getoption("--benchmark-results")
+    if folder is not None:
+        from _report import write_results
+
+        terminalreporter.write_line(f"figures written to {write_results(folder)}")
 
 
 @dataclass(frozen=True)
