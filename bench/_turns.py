@@ -55,7 +55,9 @@ class Turns:
         }
 
 
-def take_turns(benchmark: Any, contestants: Mapping[str, Contestant], work: Sequence[Sequence[Any]]) -> Turns:
+def take_turns(
+    benchmark: Any, contestants: Mapping[str, Contestant], work: Sequence[Sequence[Any]], *, warm: bool = True
+) -> Turns:
     """
     Time every contestant on every item of work, round by round.
 
@@ -67,13 +69,16 @@ def take_turns(benchmark: Any, contestants: Mapping[str, Contestant], work: Sequ
         Ours first.
     work : sequence of rounds, each a sequence of arguments
         All rounds of one length.
+    warm : bool
+        Whether a turn begins with a call that is not timed; not worth it where a call takes long.
     """
     (ours, own), *others = contestants.items()
     elapsed: dict[str, list[list[int]]] = {name: [] for name in contestants}
     rounds = iter(work)
 
     def turn(name: str, contestant: Contestant, items: Sequence[Any]) -> None:
-        contestant(items[0])  # the caches were the previous contestant's
+        if warm:
+            contestant(items[0])  # the caches were the previous contestant's
         taken = []
         for item in items:
             started = time.perf_counter_ns()
