@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,50 @@ def compile_c_library(shelf: Shelf, booster: bytes, directory: Path) -> Path:
         "treelite": version("treelite"),
     }
     return shelf.file("tl2cgen.so", recipe, make)
+
+
+def train_catalogue(shelf: Shelf, replayed: Any) -> bytes:
+    """300 trees of depth 6 on the reference features of a replayed table."""
+    from fraudsdk.training.train import TrainParams, fit_trees
+
+    params = TrainParams(
+        num_boost_round=300,
+        early_stopping_rounds=None,
+        max_depth=6,
+        learning_rate=0.03,
+        min_child_weight=0.0,
+        reg_lambda=0.0,
+        max_bin=256,
+        nthread=1,
+    )
+    matrix = replayed.matrix()
+
+    def make(path: Path) -> None:
+        path.write_bytes(fit_trees(matrix.rows, matrix.label, matrix.schema, params).booster)
+
+    recipe = {
+        "params": asdict(params),
+        "rows": hashlib.sha256(matrix.rows.tobytes() + matrix.label.tobytes()).hexdigest(),
+        "xgboost": version("xgboost"),
+    }
+    return shelf.file("catalogue-300x6.ubj", recipe, make).read_bytes()
+
+
+def compile_with_features(booster: bytes, out: Path, features: Any, vocabulary: Any, policy: Any) -> Path:
+    """An artefact that a scorer can be opened with."""
+    from fraudsdk.compiler.compile import compile_model
+
+    compile_model(
+        booster,
+        out,
+        name="bench",
+        **MADE,
+        feature_names=features.names,
+        schema_fingerprint=features.fingerprint,
+        extra_files={
+            "features.toml": features.to_toml().encode(),
+            "vocabulary.json": json.dumps(vocabulary.to_dict()).encode(),
+            "policy.toml": policy.to_toml().encode(),
+        },
+    )
+    return out

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _models import MADE
+from _models import compile_with_features
 from _report import hold, report
 from _turns import take_turns
 from peers import windows
@@ -56,28 +56,6 @@ def _train(rows: np.ndarray) -> Any:
     return xgboost.train(settings, xgboost.DMatrix(rows, labels.astype(np.float32)), 300)
 
 
-def _artefact(booster: Any, bands: ScoreBands, directory: Path) -> Path:
-    import json
-
-    from fraudsdk.compiler.compile import compile_model
-
-    features = windows.feature_set()
-    compile_model(
-        bytes(booster.save_raw("ubj")),
-        directory / "windows",
-        name="windows",
-        **MADE,
-        feature_names=features.names,
-        schema_fingerprint=features.fingerprint,
-        extra_files={
-            "features.toml": features.to_toml().encode(),
-            "vocabulary.json": json.dumps(Vocabulary().to_dict()).encode(),
-            "policy.toml": PolicySpec(bands=bands).to_toml().encode(),
-        },
-    )
-    return directory / "windows"
-
-
 def _transactions(events: windows.Events) -> list[dict[str, Any]]:
     return [
         {
@@ -104,9 +82,12 @@ def test_a_whole_decision_costs_a_fraction_of_the_usual_service_s(
     scores = booster.inplace_predict(rows)
     bands = ScoreBands(review=float(np.quantile(scores, 0.95)), decline=float(np.quantile(scores, 0.99)))
 
+    model = compile_with_features(
+        bytes(booster.save_raw("ubj")), tmp_path / "windows", windows.feature_set(), Vocabulary(), PolicySpec(bands=bands)
+    )
     service = PlainService(redis_port, booster, review=bands.review or 1.0, decline=bands.decline or 1.0)
     service.remember(transactions[:n_history])
-    with Scorer.open(ScorerConfig(model=_artefact(booster, bands, tmp_path))) as scorer:
+    with Scorer.open(ScorerConfig(model=model)) as scorer:
         for transaction in transactions[:n_history]:
             scorer.score(transaction)
         decided: list[Any] = []

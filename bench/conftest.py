@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 # Before anything imports them: the libraries size their thread pools once.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
     os.environ[variable] = "1"
 
 import pytest
-from _models import Shelf
+from _models import Shelf, compile_with_features, train_catalogue
 from peers import windows
 
 
@@ -22,3 +24,15 @@ def shelf(request: pytest.FixtureRequest) -> Shelf:
 def events() -> windows.Events:
     """A month of the Handbook's transactions."""
     return windows.handbook_events(300_000)
+
+
+@pytest.fixture(scope="session")
+def catalogue_model(
+    simulated: Any, replayed: Any, shelf: Shelf, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """300 trees of depth 6 on the reference features, certified."""
+    from fraudsdk.policy.spec import PolicySpec
+
+    booster = train_catalogue(shelf, replayed)
+    out = tmp_path_factory.mktemp("models") / "catalogue"
+    return compile_with_features(booster, out, replayed.engine.feature_set, simulated.vocabulary, PolicySpec())
