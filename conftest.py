@@ -20,13 +20,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--benchmark-results",
         metavar="FOLDER",
         type=Path,
-        help="write all figures of the run there, as <date>-<commit>.json",
+        # With "=": pytest reads the command line once before it has read this, and would take FOLDER for a test.
+        help="write all figures of the run there, as <date>-<commit>.json; write --benchmark-results=FOLDER",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--benchmark") and config.args_source != pytest.Config.ArgsSource.ARGS:
         config.args[:] = [str(config.rootpath / "bench")]
+        # A round of theirs is many calls of ours: their table is for the spread over rounds, `_report` prints the calls.
+        config.option.benchmark_columns = ["median", "iqr", "rounds"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

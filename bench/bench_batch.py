@@ -35,7 +35,8 @@ def test_a_row_of_a_table_costs_less_than_a_row_by_itself(
     table = pyarrow.table({name: pyarrow.array(values, from_pandas=True) for name, values in columns.items()})
     mappings = simulated.transactions(*order)
     work = [
-        (table.slice(first, PER_TABLE), mappings[first : first + PER_TABLE]) for first in range(0, len(order), PER_TABLE)
+        (table.slice(first, PER_TABLE), mappings[first : first + PER_TABLE])
+        for first in range(0, len(order), PER_TABLE)
     ]
     config = ScorerConfig(model=catalogue_model, hash_key=hash_key)
     of_tables: list[Any] = []

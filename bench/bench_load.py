@@ -81,7 +81,9 @@ def test_callers_on_sixteen_threads_wait_less_than_for_one_row_of_xgboost(
         | {f"{name}: the call alone": percentiles(elapsed) for name, elapsed in called.items()},
     )
     own = np.median(called["nothing else"])
-    hold(question, {name: float(np.median(elapsed) / own) for name, elapsed in called.items() if name != "nothing else"})
+    hold(
+        question, {name: float(np.median(elapsed) / own) for name, elapsed in called.items() if name != "nothing else"}
+    )
 
 
 def _scored(

@@ -63,7 +63,9 @@ def test_a_whole_decision_costs_less_than_one_row_of_xgboost(
             benchmark,
             {
                 "Scorer.score": lambda item: decisions.append(scorer.score(item[0])),
-                "XGBoost inplace_predict, one row": lambda item: booster.inplace_predict(item[1], predict_type="margin"),
+                "XGBoost inplace_predict, one row": lambda item: booster.inplace_predict(
+                    item[1], predict_type="margin"
+                ),
             },
             work,
             warm=False,

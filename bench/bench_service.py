@@ -52,7 +52,14 @@ def _train(rows: np.ndarray) -> Any:
     random = np.random.default_rng(3)
     suspicion = rows[:, windows.NAMES.index("user_sum_1d")] / rows[:, windows.NAMES.index("user_mean_30d")]
     labels = random.random(len(rows)) < 1 / (1 + np.exp(2 - suspicion / 2))
-    settings = {"objective": "binary:logistic", "max_depth": 6, "eta": 0.02, "lambda": 0.0, "base_score": 0.1, "nthread": 1}
+    settings = {
+        "objective": "binary:logistic",
+        "max_depth": 6,
+        "eta": 0.02,
+        "lambda": 0.0,
+        "base_score": 0.1,
+        "nthread": 1,
+    }
     return xgboost.train(settings, xgboost.DMatrix(rows, labels.astype(np.float32)), 300)
 
 
@@ -83,7 +90,11 @@ def test_a_whole_decision_costs_a_fraction_of_the_usual_service_s(
     bands = ScoreBands(review=float(np.quantile(scores, 0.95)), decline=float(np.quantile(scores, 0.99)))
 
     model = compile_with_features(
-        bytes(booster.save_raw("ubj")), tmp_path / "windows", windows.feature_set(), Vocabulary(), PolicySpec(bands=bands)
+        bytes(booster.save_raw("ubj")),
+        tmp_path / "windows",
+        windows.feature_set(),
+        Vocabulary(),
+        PolicySpec(bands=bands),
     )
     service = PlainService(redis_port, booster, review=bands.review or 1.0, decline=bands.decline or 1.0)
     service.remember(transactions[:n_history])
@@ -95,7 +106,8 @@ def test_a_whole_decision_costs_a_fraction_of_the_usual_service_s(
         for transaction in transactions[n_history : n_history + CHECKED]:
             _check_contributions(scorer, service, transaction, decided, answered)
         work = [
-            transactions[first : first + PER_ROUND] for first in range(n_history + CHECKED, len(transactions), PER_ROUND)
+            transactions[first : first + PER_ROUND]
+            for first in range(n_history + CHECKED, len(transactions), PER_ROUND)
         ]
 
         turns = take_turns(

@@ -6,13 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-# Before anything imports them: the libraries size their thread pools once.
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
-    os.environ[variable] = "1"
-
 import pytest
 from _models import Shelf, compile_with_features, train_catalogue
 from peers import windows
+
+# Before anything imports them: OpenMP's users and Polars size their thread pools once.
+os.environ["OMP_NUM_THREADS"] = os.environ["POLARS_MAX_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +26,7 @@ def events() -> windows.Events:
 
 
 @pytest.fixture(scope="session")
-def catalogue_model(
-    simulated: Any, replayed: Any, shelf: Shelf, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def catalogue_model(simulated: Any, replayed: Any, shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """300 trees of depth 6 on the reference features, certified."""
     from fraudsdk.policy.spec import PolicySpec
 

@@ -1,7 +1,8 @@
 """
 Fill the tables and pictures of the documentation from a file of results: no figure there is typed by hand.
 
-Run        python bench/tables.py [RESULTS]        the newest file of bench/results by default
+Run        python bench/tables.py [RESULTS]        the newest file of bench/results by default; older ones are removed, as
+                                                   the repository keeps one
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def _ratio(title: str, at_least: str, aim: str, question: str, peer: str) -> Tar
 _ONE_ROW = "forest, one row, 300x6"
 _DECISION = "a whole decision, 300x6"
 TARGETS = (
-    _ratio("forest, one row, 300x6: tl2cgen called from a kernel", "8x", "12x", _ONE_ROW, "tl2cgen, called from a kernel"),
+    _ratio(
+        "forest, one row, 300x6: tl2cgen called from a kernel", "8x", "12x", _ONE_ROW, "tl2cgen, called from a kernel"
+    ),
     _ratio("ONNX Runtime", "10x", "17x", _ONE_ROW, "ONNX Runtime"),
     _ratio("XGBoost inplace_predict", "100x", "150x", _ONE_ROW, "XGBoost inplace_predict"),
     _ratio(
@@ -82,9 +85,13 @@ TARGETS = (
         "forest, per row of a batch, 300x6",
         "XGBoost inplace_predict",
     ),
-    _ratio("exact SHAP, one row, 300x6: pred_contribs", "30x", "80x", "exact SHAP, one row, 300x6", "XGBoost pred_contribs"),
+    _ratio(
+        "exact SHAP, one row, 300x6: pred_contribs", "30x", "80x", "exact SHAP, one row, 300x6", "XGBoost pred_contribs"
+    ),
     _ratio("shap.TreeExplainer", "30x", "80x", "exact SHAP, one row, 300x6", "shap.TreeExplainer"),
-    _ratio("exact SHAP, one row, 600x8: pred_contribs", "30x", "80x", "exact SHAP, one row, 600x8", "XGBoost pred_contribs"),
+    _ratio(
+        "exact SHAP, one row, 600x8: pred_contribs", "30x", "80x", "exact SHAP, one row, 600x8", "XGBoost pred_contribs"
+    ),
     Target("`score(mapping)`, p50", "8 us", "5 us", _DECISION, ("figures", "Scorer.score", "p50_us"), "us"),
     Target("`score(mapping)`, p99", "25 us", "15 us", _DECISION, ("figures", "Scorer.score", "p99_us"), "us"),
     Target(
@@ -113,7 +120,9 @@ TARGETS = (
         ("figures", "fraudsdk, second start", "whole_ms"),
         "ms",
     ),
-    Target("compile and certify, 600x8", "3 s", "1 s", "compile and certify, 600x8", ("figures", "fraudsdk", "p50_s"), "s"),
+    Target(
+        "compile and certify, 600x8", "3 s", "1 s", "compile and certify, 600x8", ("figures", "fraudsdk", "p50_s"), "s"
+    ),
     _ratio(
         "a whole decision: pandas + Redis + XGBoost + SHAP",
         "",
@@ -180,17 +189,16 @@ def readme_table(results: Results) -> str:
     """The questions a reader asks first."""
     found = results["results"]
     lines = ["| question | here | peer in the same run, times ours |", "|---|---|---|"]
-    for title, question, name, n_features in (
-        ("one decision, `Scorer.score(mapping)`, 300 trees of depth 6", _DECISION, "Scorer.score", None),
-        ("forest, one row, 300 trees of depth 6", _ONE_ROW, "fraudsdk", None),
-        ("forest, per row of a batch", "forest, per row of a batch, 300x6", "fraudsdk", None),
-        ("exact SHAP of one row, 300 trees of depth 6", "exact SHAP, one row, 300x6", "fraudsdk", None),
-        ("32 window features, per row", "window features, per row", "fraudsdk, encoded columns", None),
+    for title, question, name in (
+        ("one decision, `Scorer.score(mapping)`, 300 trees of depth 6", _DECISION, "Scorer.score"),
+        ("forest, one row, 300 trees of depth 6", _ONE_ROW, "fraudsdk"),
+        ("forest, per row of a batch", "forest, per row of a batch, 300x6", "fraudsdk"),
+        ("exact SHAP of one row, 300 trees of depth 6", "exact SHAP, one row, 300x6", "fraudsdk"),
+        ("32 window features, per row", "window features, per row", "fraudsdk, encoded columns"),
         (
             "one decision, 32 window features, 300 trees",
             "a whole decision, 32 window features, 300x6",
             "fraudsdk",
-            None,
         ),
     ):
         if question not in found:
@@ -306,16 +314,17 @@ def newest() -> Path:
     FileNotFoundError
         There is none.
     """
-    found = sorted(RESULTS.glob("2*.json"), key=lambda path: path.stat().st_mtime)
+    found = list(RESULTS.glob("2*.json"))
     if not found:
         raise FileNotFoundError(f"no results in {RESULTS}; run: make bench")
-    return found[-1]
+    return max(found, key=lambda path: json.loads(path.read_text(encoding="utf-8"))["environment"]["date"])
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="?", type=Path, metavar="RESULTS")
-    path = parser.parse_args(arguments).results or newest()
+    given = parser.parse_args(arguments).results
+    path = given or newest()
     results = json.loads(path.read_text(encoding="utf-8"))
     before = json.loads(BEFORE.read_text(encoding="utf-8")) if BEFORE.exists() else None
     fill(
@@ -329,6 +338,9 @@ def main(arguments: list[str]) -> int:
     fill(README, {"figures": readme_table(results)})
     draw_peers(results, PICTURES / "peers.svg")
     draw_stages(results, PICTURES / "stages.svg")
+    if given is None:
+        for older in set(RESULTS.glob("2*.json")) - {path}:
+            older.unlink()
     print(f"filled {PERFORMANCE.relative_to(ROOT)}, {README.relative_to(ROOT)} and pictures from {path}")
     return 0
 

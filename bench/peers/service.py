@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from peers.windows import ENTITIES, NAMES, WINDOWS_US
 
 LONGEST_US = max(WINDOWS_US.values())
