@@ -102,7 +102,7 @@ def environment() -> dict[str, Any]:
         "changed": bool(_git("status", "--porcelain", "--", "fraudsdk", "bench")),
         "cpu": _cpu("model name") or platform.processor(),
         "cores": os.cpu_count(),
-        "vector_units": [flag for flag in ("avx2", "avx512bw", "avx512_vbmi") if flag in (_cpu("flags") or "").split()],
+        "vector_units": [flag for flag in ("avx2", "avx512bw", "avx512vbmi") if flag in (_cpu("flags") or "").split()],
         "governor": _governor(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "system": f"{platform.system()} {platform.release()}",

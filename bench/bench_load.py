@@ -45,7 +45,7 @@ def _collect(scorer: Scorer, transactions: list[dict[str, Any]], k: int) -> None
 DISTURBANCES: Mapping[str, Disturbance | None] = {
     "nothing else": None,
     "1,000 labels a second": (_feedback, 0.001),
-    "a full collection every 100 ms": (_collect, 0.1),
+    "a full collection every 500 ms": (_collect, 0.5),
 }
 
 
