@@ -127,7 +127,7 @@ def compile_c_library(shelf: Shelf, booster: bytes, directory: Path) -> Path:
     from fraudsdk.compiler.compile import compile_model
 
     def make(path: Path) -> None:
-        compile_model(booster, directory / "c", name="bench", backend="c", **MADE)  # type: ignore[arg-type]
+        compile_model(booster, directory / "c", name="bench", backend="c", **MADE)
         shutil.copy(directory / "c" / "model.so", path)
 
     recipe = {

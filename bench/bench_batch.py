@@ -1,7 +1,8 @@
 """
 Question   How many transactions a second does one core decide on, a table at a time?
 Workload   The transactions and model of bench_score.py as Arrow tables of 1,000 rows, in order.
-Timed      Processor time of Scorer.score_batch(table), and Scorer.score of the same rows as mappings, each scorer with a memory of its own.
+Timed      Processor time of Scorer.score_batch(table), and of Scorer.score on the same rows as mappings, each scorer with a
+           memory of its own.
 Not timed  Opening; making tables and mappings; the first 2,000 transactions.
 Check      Both give the same decisions.
 Gate       gates.toml: a row of a table against a row by itself.

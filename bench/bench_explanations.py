@@ -65,7 +65,7 @@ def _own(model: bytes, directory: Path) -> Callable[[np.ndarray], np.ndarray]:
     from fraudsdk.compiler.shap_oracle import BoosterExplainer
     from fraudsdk.model.artefact import load_artefact
 
-    compile_model(model, directory / "model", name="bench", **MADE)  # type: ignore[arg-type]
+    compile_model(model, directory / "model", name="bench", **MADE)
     artefact = load_artefact(directory / "model")
     artefact.warm_up()
     own: Callable[[np.ndarray], np.ndarray] = getattr(artefact, "contributions", BoosterExplainer(model).contributions)

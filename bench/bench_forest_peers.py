@@ -55,7 +55,7 @@ def _forest(shape: str, shelf: Shelf, directory: Path) -> Forest:
     model = train_xgboost(shelf, shape)
     booster = xgboost.Booster(model_file=bytearray(model))
     booster.set_param({"nthread": 1})
-    compile_model(model, directory / "table", name="bench", **MADE)  # type: ignore[arg-type]
+    compile_model(model, directory / "table", name="bench", **MADE)
     ours = load_artefact(directory / "table")
     ours.warm_up()
     light = train_lightgbm(shelf, shape)

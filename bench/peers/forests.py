@@ -86,7 +86,7 @@ def tl2cgen_direct(library: Path) -> ForestPeer:
     margins.restype = None
 
     @numba.njit("void(float32[:, ::1], float32[::1])", nogil=True)
-    def call(rows, out):  # type: ignore[no-untyped-def]
+    def call(rows, out):
         margins(rows.ctypes, rows.shape[0], out.ctypes)
 
     answer = np.zeros(1, np.float32)
