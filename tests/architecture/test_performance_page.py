@@ -33,12 +33,16 @@ def test_the_tables_are_those_of_the_tracked_results(tracked, before):
     assert tables.readme_table(tracked) == between(tables.README, "figures")
 
 
-def test_every_gate_was_judged_and_held(tracked):
+def test_the_tracked_results_hold_today_s_gates(tracked):
+    """
+    A question that is newer than the results waits for the next `make bench`; one that is gone must leave them.
+    """
     gates = tomllib.loads((tables.RESULTS.parent / "gates.toml").read_text(encoding="utf-8"))
+    judged = {question: found["ratios"] for question, found in tracked["results"].items() if "ratios" in found}
 
-    for question, peers in gates.items():
-        ratios = tracked["results"][question]["ratios"]
-        assert all(ratios[peer] >= least for peer, least in peers.items()), question
+    assert judged.keys() <= gates.keys()
+    for question, ratios in judged.items():
+        assert all(ratios[peer] >= least for peer, least in gates[question].items()), question
 
 
 def test_pictures_are_there_and_shown():
