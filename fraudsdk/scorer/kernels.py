@@ -146,31 +146,37 @@ def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, ou
     return np.int64(APPROVED), np.int64(journal_row)
 
 
-@kernel("int64(int64[:, ::1], float64[:, ::1], int64, int64, int64, float32[:, ::1], int64[::1], int64[:, ::1])")
-def observe_many(ints, numbers, first, stop, record, rows, engine, seen):
+@kernel("int64(int64[:, ::1], float64[:, ::1], int64, int64, float32[:, ::1], int64[::1], int64[:, ::1])")
+def observe_many(ints, numbers, start, record, rows, engine, seen):
     """
-    Read and remember the transactions `first` to `stop` of a table.
+    Read and remember many encoded transactions, from one of them on.
 
     Parameters
     ----------
-    rows : float32[stop - first or more, n_features]
-    seen : int64[stop - first or more, 2]
+    ints, numbers : int64[n, n_ints], float64[n, n_numbers]
+    start : int64
+    record : int64
+    rows : float32[n, n_features]
+        Written where the status is `SCORED`.
+    engine : int64[m]
+        `FeatureEngine.context`.
+    seen : int64[n, 2]
         Receives status and journal row.
 
     Returns
     -------
     int64
-        Where it stopped: before `stop` only where the memory must grow first.
+        Where it stopped: before the end only where the memory must grow first.
     """
     ints, numbers, rows = borrowed(ints), borrowed(numbers), borrowed(rows)
     engine, seen = borrowed(engine), borrowed(seen)
-    for i in range(first, stop):
-        status, journal_row = observe_at(engine, ints, numbers, i, record == 1, rows[i - first])
+    for i in range(start, ints.shape[0]):
+        status, journal_row = observe_at(engine, ints, numbers, i, record == 1, rows[i])
         if status == NEEDS_ROOM:
             return np.int64(i)
-        seen[i - first, 0] = status
-        seen[i - first, 1] = journal_row
-    return np.int64(stop)
+        seen[i, 0] = status
+        seen[i, 1] = journal_row
+    return np.int64(ints.shape[0])
 
 
 @kernel("void(float32[::1], int64, int64[::1], int64[::1], float64[::1], int64[:, ::1], float64[:, ::1])")
