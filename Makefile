@@ -24,8 +24,9 @@ demo: .venv/.ready  ## the main job end to end: simulate, train, compile, certif
 test: .venv/.ready  ## the tests
 	@$(RUN) pytest
 
-bench: .venv/.ready  ## latency and throughput, against peers in the same run
-	@$(RUN) pytest --benchmark
+bench: .venv/.ready  ## latency and throughput gates against peers; writes bench/results and the tables of the documentation
+	@$(RUN) pytest --benchmark --benchmark-results=bench/results
+	@$(RUN) python bench/tables.py
 
 lint: .venv/.ready  ## ruff: style and formatting
 	@$(RUN) ruff check .

@@ -16,11 +16,28 @@ NOT_FIELDS = ("is_fraud", "label_time", "fraud_pattern")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--benchmark", action="store_true", help="run the latency and throughput gates in bench/")
+    parser.addoption(
+        "--benchmark-results",
+        metavar="FOLDER",
+        type=Path,
+        # With "=": pytest reads the command line once before it has read this, and would take FOLDER for a test.
+        help="write all figures of the run there, as <date>-<commit>.json; write --benchmark-results=FOLDER",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--benchmark") and config.args_source != pytest.Config.ArgsSource.ARGS:
         config.args[:] = [str(config.rootpath / "bench")]
+        # A round of theirs is many calls of ours: their table is for the spread over rounds, `_report` prints the calls.
+        config.option.benchmark_columns = ["median", "iqr", "rounds"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    folder = config.getoption("--benchmark-results")
+    if folder is not None:
+        from _report import write_results
+
+        terminalreporter.write_line(f"figures written to {write_results(folder)}")
 
 
 @dataclass(frozen=True)

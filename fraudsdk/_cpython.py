@@ -24,9 +24,8 @@ TEXT_BYTES: Final = sys.getsizeof("") - 1
 COMPACT_ASCII: Final = 0x60  # bits of the state: one block of memory, all of it ASCII
 FLOAT_VALUE: Final = TYPE + 8
 MOMENT_HAS_ZONE: Final = TYPE + 16
-MOMENT_FIELDS: Final = (
-    TYPE + 17
-)  # year in two bytes, month, day, hour, minute, second, microsecond in three: big-endian
+# Year in two bytes, month, day, hour, minute, second, microsecond in three; big-endian.
+MOMENT_FIELDS: Final = TYPE + 17
 MOMENT_ZONE: Final = TYPE + 32
 LIST_LENGTH: Final = TYPE + 8
 LIST_ITEMS: Final = TYPE + 16

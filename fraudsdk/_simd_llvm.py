@@ -22,25 +22,26 @@ _HALF: Final = 32
 _FLOATS: Final = 16
 
 
-class _Vector(types.Type):  # type: ignore[misc]
+class _Vector(types.Type):
     def __init__(self, name: str, element: ir.Type, count: int) -> None:
         self.llvm = ir.VectorType(element, count)
         super().__init__(name=name)
 
 
 @register_model(_Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: _Vector) -> None:
         super().__init__(manager, vector, vector.llvm)
 
 
-class _InstructionSet(types.Type):  # type: ignore[misc]
+class _InstructionSet(types.Type):
     """A value that is only a type: it chooses among intrinsics and costs nothing at run time."""
 
 
 register_model(_InstructionSet)(models.OpaqueModel)
 
 bytes64: Final = _Vector("bytes64", _I8, _BYTES)
+bytes32: Final = _Vector("bytes32", _I8, _HALF)
 floats16: Final = _Vector("floats16", _F32, _FLOATS)
 _avx512: Final = _InstructionSet("avx512")
 _avx2: Final = _InstructionSet("avx2")
@@ -186,19 +187,20 @@ def plus_sign_bit(typing_context, values, flags):
     """Bytes plus one where the byte of `flags` has its highest bit; 255 becomes 0."""
 
     def generate(context, builder, signature, arguments):
-        marked = builder.icmp_signed("<", arguments[1], _splat(0, bytes64.llvm))
-        return builder.sub(arguments[0], builder.sext(marked, bytes64.llvm))
+        marked = builder.icmp_signed("<", arguments[1], _splat(0, values.llvm))
+        return builder.sub(arguments[0], builder.sext(marked, values.llvm))
 
-    return bytes64(bytes64, bytes64), generate
+    return values(values, values), generate
 
 
 def _comparison(compare: Callable[..., Any]) -> Any:
     @intrinsic
     def mask(typing_context, left, right):
         def generate(context, builder, signature, arguments):
-            return builder.bitcast(compare(builder, *arguments), _I64)
+            mask = builder.bitcast(compare(builder, *arguments), ir.IntType(left.llvm.count))
+            return mask if left is bytes64 else builder.zext(mask, _I64)
 
-        return types.int64(bytes64, bytes64), generate
+        return types.int64(left, left), generate
 
     return mask
 
@@ -208,7 +210,7 @@ def _is_at_least(builder: Any, left: Any, right: Any) -> Any:
 
 
 def _shares_a_bit(builder: Any, left: Any, right: Any) -> Any:
-    return builder.icmp_unsigned("!=", builder.and_(left, right), _splat(0, bytes64.llvm))
+    return builder.icmp_unsigned("!=", builder.and_(left, right), _splat(0, left.type))
 
 
 at_least = _comparison(_is_at_least)  # bit k: byte k of the first is at least byte k of the second, unsigned
@@ -220,12 +222,12 @@ def replaced_where_equal(typing_context, values, others, keys, key):
     """`values`, with those of `others` where the byte of `keys` is `key`."""
 
     def generate(context, builder, signature, arguments):
-        undefined = ir.Constant(bytes64.llvm, ir.Undefined)
+        undefined = ir.Constant(values.llvm, ir.Undefined)
         first = builder.insert_element(undefined, builder.trunc(arguments[3], _I8), ir.Constant(_I32, 0))
-        everywhere = builder.shuffle_vector(first, undefined, _splat(0, ir.VectorType(_I32, _BYTES)))
+        everywhere = builder.shuffle_vector(first, undefined, _splat(0, ir.VectorType(_I32, values.llvm.count)))
         return builder.select(builder.icmp_unsigned("==", arguments[2], everywhere), arguments[1], arguments[0])
 
-    return bytes64(bytes64, bytes64, bytes64, types.int64), generate
+    return values(values, values, values, types.int64), generate
 
 
 def _instruction_set(chosen: _InstructionSet) -> Any:
@@ -264,31 +266,66 @@ def _fetch_avx512(builder: Any, table: Any, index: Any) -> Any:
 
 
 def _fetch_avx2(builder: Any, table: Any, index: Any) -> Any:
-    """Eight shuffles of 16 bytes for each half of the indexes; bits 4, 5 and 6 of an index choose among them."""
-    register, lane = ir.VectorType(_I8, _HALF), ir.VectorType(_I8, 16)
-    shuffle = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(register, [register] * 2), "llvm.x86.avx2.pshuf.b"
-    )
-    blend = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(register, [register] * 3), "llvm.x86.avx2.pblendvb"
-    )
-    words_type = ir.VectorType(_I16, _HALF // 2)
+    parts = _parts_of(builder, table)
+    halves = []
+    for begin in (0, _HALF):
+        lanes = ir.Constant(ir.VectorType(_I32, _HALF), [*range(begin, begin + _HALF)])
+        own = builder.shuffle_vector(index, ir.Constant(bytes64.llvm, ir.Undefined), lanes)
+        halves.append(_shuffled(builder, parts, own))
+    return builder.shuffle_vector(halves[0], halves[1], ir.Constant(ir.VectorType(_I32, _BYTES), [*range(_BYTES)]))
+
+
+def _parts_of(builder: Any, table: Any) -> list[Any]:
+    """The 128 bytes of a table as eight registers, sixteen bytes twice in each."""
+    lane = ir.VectorType(_I8, 16)
     twice = ir.Constant(ir.VectorType(_I32, _HALF), [*range(16)] * 2)
     parts = []
     for at in range(0, 128, 16):
         part = builder.load(_at(builder, builder.add(table, ir.Constant(_I64, at)), lane))
         parts.append(builder.shuffle_vector(part, ir.Constant(lane, ir.Undefined), twice))
-    halves = []
-    for begin in (0, _HALF):
-        lanes = ir.Constant(ir.VectorType(_I32, _HALF), [*range(begin, begin + _HALF)])
-        own = builder.shuffle_vector(index, ir.Constant(bytes64.llvm, ir.Undefined), lanes)
-        # A set highest bit would make the shuffle answer zero.
-        within = builder.and_(own, _splat(127, register))
-        found = [builder.call(shuffle, [part, within]) for part in parts]
-        words = builder.bitcast(own, words_type)
-        for bit in (4, 5, 6):
-            # The blend looks at the highest bit of each byte only; what a shift of words carries into others is no matter.
-            chosen = builder.bitcast(builder.shl(words, _splat(7 - bit, words_type)), register)
-            found = [builder.call(blend, [found[k], found[k + 1], chosen]) for k in range(0, len(found), 2)]
-        halves.append(found[0])
-    return builder.shuffle_vector(halves[0], halves[1], ir.Constant(ir.VectorType(_I32, _BYTES), [*range(_BYTES)]))
+    return parts
+
+
+def _shuffled(builder: Any, parts: list[Any], index: Any) -> Any:
+    """Eight shuffles of sixteen bytes; bits 4, 5 and 6 of an index choose among them."""
+    register, words_type = bytes32.llvm, ir.VectorType(_I16, _HALF // 2)
+    shuffle, blend = (
+        cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(register, [register] * n), f"llvm.x86.avx2.{name}"
+        )
+        for name, n in (("pshuf.b", 2), ("pblendvb", 3))
+    )
+    # A set highest bit would make the shuffle answer zero.
+    within = builder.and_(index, _splat(127, register))
+    found = [builder.call(shuffle, [part, within]) for part in parts]
+    words = builder.bitcast(index, words_type)
+    for bit in (4, 5, 6):
+        # The blend looks at the highest bit of each byte only; what a shift of words carries into others is no matter.
+        chosen = builder.bitcast(builder.shl(words, _splat(7 - bit, words_type)), register)
+        found = [builder.call(blend, [found[k], found[k + 1], chosen]) for k in range(0, len(found), 2)]
+    return found[0]
+
+
+@intrinsic
+def fetched_half(typing_context, table, index):
+    """`fetched` for 32 indexes, with AVX2."""
+
+    def generate(context, builder, signature, arguments):
+        return _shuffled(builder, _parts_of(builder, arguments[0]), arguments[1])
+
+    return bytes32(types.int64, bytes32), generate
+
+
+@intrinsic
+def four_eights(typing_context, first, second, third, fourth):
+    """Eight bytes from each of four addresses, of any alignment."""
+
+    def generate(context, builder, signature, arguments):
+        quarters = ir.Constant(ir.VectorType(_I64, 4), ir.Undefined)
+        for k, address in enumerate(arguments):
+            eight = builder.load(_at(builder, address, _I64))
+            eight.align = 1
+            quarters = builder.insert_element(quarters, eight, ir.Constant(_I32, k))
+        return builder.bitcast(quarters, bytes32.llvm)
+
+    return bytes32(types.int64, types.int64, types.int64, types.int64), generate

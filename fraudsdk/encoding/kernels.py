@@ -7,7 +7,7 @@ Nothing here refuses a value.  What is no everyday spelling is for the parsers o
 
 import numpy as np
 
-from fraudsdk._cpython import TEXT_BYTES, TEXT_LENGTH, load_byte, load_half_word, load_integer, load_word
+from fraudsdk._cpython import TEXT_BYTES, TEXT_LENGTH, float_of, load_byte, load_half_word, load_integer, load_word
 from fraudsdk._jit import borrowed, device, kernel
 from fraudsdk.domain.card_number import SHORTEST_LOOKALIKE
 from fraudsdk.domain.event_time import MAX_EVENT_TIME_US, MIN_EVENT_TIME_US
@@ -17,6 +17,7 @@ from fraudsdk.encoding.words import (
     ADDRESS,
     AS_SENT,
     CARD,
+    CODE,
     DENOMINATOR,
     FIRST_WORD,
     FOUR_DIGITS,
@@ -36,6 +37,7 @@ from fraudsdk.encoding.words import (
     SPELLING,
     SPELLINGS,
     SPELLINGS_MASK,
+    UNLISTED,
 )
 
 # One byte eight times over.
@@ -157,8 +159,8 @@ def may_be_card_data(address, n, anywhere):
     """
     Whether text of at least `SHORTEST_LOOKALIKE` characters, without blanks around it, may be a card number or track data.
 
-    Exact for card numbers (`looks_like_card_number`); of track data it is enough that twelve digits lead and more than
-    digits follow.  `anywhere` says that a card number counts whatever precedes its digits.
+    Exact for card numbers (`looks_like_card_number`); of track data it is enough that twelve digits lead and a separator
+    follows.  `anywhere` says that a card number counts whatever precedes its digits.
     """
     first = load_byte(address)
     is_sentinel = first == ord("B") or first == ord("b")
@@ -171,7 +173,9 @@ def may_be_card_data(address, n, anywhere):
     while leading < n and is_digit(load_byte(address + leading)):
         leading += 1
     if leading - start >= 12 and leading < n:
-        return True
+        separator = load_byte(address + leading)
+        if separator == ord("^") or separator == ord("=") or separator == ord("D"):
+            return True
     n_digits, digit, total = 0, 0, 0
     for i in range(n - 1, -1, -1):
         byte = load_byte(address + i)
@@ -225,6 +229,62 @@ def is_ipv4(address, n):
         else:
             return False
     return n_points == 3 and n_digits > 0
+
+
+@device
+def hex_digit(byte):
+    """The value of a hexadecimal digit in lower case; -1 for any other byte."""
+    if is_digit(byte):
+        return byte - _ZERO
+    return byte - ord("a") + 10 if ord("a") <= byte <= ord("f") else -1
+
+
+@device
+def is_ipv6(address, n):
+    """
+    Whether the text is an IPv6 address in its canonical spelling, and none that holds an IPv4 address.
+
+    The spelling is that of RFC 5952: no capitals, no leading zeros, and two colons in the place of the longest run of zero
+    groups, the first of several, if it is longer than one.
+    """
+    if n < 2 or n > 39:
+        return False
+    n_groups, gap, run, longest, longest_before, group, after_gap = 0, -1, 0, 0, 0, 0, 0
+    i = 0
+    if load_byte(address) == _COLON:
+        if load_byte(address + 1) != _COLON:
+            return False
+        gap, i = 0, 2
+    while i < n:
+        begin, group = i, 0
+        while i < n and hex_digit(load_byte(address + i)) >= 0:
+            if i > begin and group == 0:
+                return False
+            group = 16 * group + hex_digit(load_byte(address + i))
+            i += 1
+        if i == begin or i > begin + 4:
+            return False
+        run = run + 1 if group == 0 else 0
+        longest = max(longest, run)
+        if n_groups == gap:
+            after_gap = group
+            if group == 0:
+                return False  # the two colons would stand for it as well
+        n_groups += 1
+        if i < n:
+            if load_byte(address + i) != _COLON or i + 1 == n:
+                return False
+            i += 1
+            if load_byte(address + i) == _COLON:
+                if gap >= 0 or group == 0:
+                    return False
+                gap, longest_before, longest, run = n_groups, longest, 0, 0
+                i += 1
+    if gap < 0:
+        return n_groups == 8 and longest < 2
+    missing = 8 - n_groups
+    holds_ipv4 = gap == 0 and n_groups == 3 and after_gap == 0xFFFF
+    return missing >= 2 and longest_before < missing and longest <= missing and not holds_ipv4
 
 
 @device
@@ -283,7 +343,7 @@ def is_everyday(program, record, address, n):
     if kind == LOWER_CASE:
         return is_plain(address, n, program[record + MOST_CHARACTERS], False) and not has_capitals(address, n)
     if kind == ADDRESS:
-        return is_ipv4(address, n)
+        return is_ipv4(address, n) or is_ipv6(address, n)
     return kind == FOUR_DIGITS and is_number_of_four(address, n)
 
 
@@ -309,6 +369,12 @@ def read_text(program, record, address, n):
     if program[record + INT_AT] < 0:
         return True, spelling, 0
     return True, spelling, siphash(address, n, program[record + KEY_0], program[record + KEY_1])
+
+
+@device
+def code_of(program, spelling):
+    """The vocabulary's code; 0, unknown, for what no table lists."""
+    return 0.0 if spelling == UNLISTED else float_of(program[spelling + CODE])
 
 
 @device

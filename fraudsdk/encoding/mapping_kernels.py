@@ -10,55 +10,25 @@ Status 0: the row is written.  Status 1: something is not everyday, the row hold
 
 import numpy as np
 
-from fraudsdk._cpython import (
-    COMPACT_ASCII,
-    FLOAT_VALUE,
-    MOMENT_FIELDS,
-    MOMENT_HAS_ZONE,
-    MOMENT_ZONE,
-    TEXT_BYTES,
-    TEXT_HASH,
-    TEXT_LENGTH,
-    TEXT_STATE,
-    TYPE,
-    float_of,
-    integer_of,
-    load_byte,
-    load_float,
-    load_half_word,
-    load_integer,
-    next_item,
-    store_byte,
-)
+from fraudsdk._cpython import LIST_ITEMS, TEXT_BYTES, TEXT_HASH, TEXT_LENGTH, TYPE, float_of, load_integer, next_item
 from fraudsdk._jit import borrowed, device, kernel
 from fraudsdk.domain import fields as f
-from fraudsdk.domain.money import MAX_AMOUNT_MINOR
 from fraudsdk.encoding import words as w
-from fraudsdk.encoding.kernels import (
-    converted,
-    find_spelling,
-    in_range,
-    read_decimal,
-    read_text,
-    read_time,
-    same_letters,
-    scaled,
-    scaled_float,
-    time_of,
+from fraudsdk.encoding.kernels import code_of, converted, read_text, same_letters
+from fraudsdk.encoding.object_kernels import (
+    ABSENT,
+    ODD,
+    epoch_of,
+    flag_of,
+    is_plain_text,
+    major_of,
+    minor_of,
+    number_of,
+    text_of,
+    time_of_object,
 )
 
 WRITTEN, FOR_PYTHON, NO_SUCH_ROW = 0, 1, 2
-
-_ABSENT, _ODD = -1, -2  # of a flag
-_COMPACT_ASCII = np.uint64(COMPACT_ASCII)
-_LOOKALIKE = 1e12  # no number below it is a card number
-
-
-@device
-def is_plain_text(program, value):
-    if load_integer(value + TYPE) != program[w.STR]:
-        return False
-    return load_half_word(value + TEXT_STATE) & _COMPACT_ASCII == _COMPACT_ASCII
 
 
 @device
@@ -101,41 +71,6 @@ def collect(program, mapping):
 
 
 @device
-def written_out(program, number, width):
-    """
-    Write an integer in decimal, padded with zeros to `width`, into the room for it.
-
-    Returns
-    -------
-    address, n : int64
-        n = -1 for a number that does not fit an int64, and for a negative one that would be padded.
-    """
-    value, does_not_fit = integer_of(number)
-    end = program.ctypes.data + 8 * (w.DIGITS + 4)
-    if does_not_fit != 0 or value == -(2**63) or (width > 0 and value < 0):
-        return end, -1
-    rest, n = abs(value), 0
-    while rest > 0 or n == 0 or n < width:
-        n += 1
-        store_byte(end - n, ord("0") + rest % 10)
-        rest //= 10
-    if value < 0:
-        n += 1
-        store_byte(end - n, ord("-"))
-    return end - n, n
-
-
-@device
-def text_of(program, value, width):
-    """Address and length of text, or of an integer in decimal; the length is -1 for anything else."""
-    if is_plain_text(program, value):
-        return value + TEXT_BYTES, load_integer(value + TEXT_LENGTH)
-    if load_integer(value + TYPE) == program[w.INT]:
-        return written_out(program, value, width)
-    return value, -1
-
-
-@device
 def write_texts(program, ints, numbers, row):
     """
     Read every text, write its key and its code, and keep where its spelling was found.
@@ -166,12 +101,6 @@ def write_texts(program, ints, numbers, row):
 
 
 @device
-def code_of(program, spelling):
-    """The vocabulary's code; 0, unknown, for what no table lists."""
-    return 0.0 if spelling == w.UNLISTED else float_of(program[spelling + w.CODE])
-
-
-@device
 def has_text(program, slot):
     return program[program[w.FOUND] + slot] != w.NO_TEXT
 
@@ -184,115 +113,19 @@ def meaning_of(program, slot):
 
 
 @device
-def flag_of(program, slot):
-    """1, 0, `_ABSENT`, or `_ODD` for a value that the parser must judge."""
-    value = program[w.VALUES + slot]
-    if value == 0:
-        return _ABSENT
-    if value == program[w.TRUE]:
-        return 1
-    if value == program[w.FALSE]:
-        return 0
-    kind = load_integer(value + TYPE)
-    if is_plain_text(program, value):
-        n = load_integer(value + TEXT_LENGTH)
-        record = program[w.RECORDS] + w.RECORD * slot
-        spelling = find_spelling(program, record, value + TEXT_BYTES, n)
-        if n == 0 or spelling != 0:
-            return _ABSENT if n == 0 else program[spelling + w.MEANING]
-        return _ODD
-    number = np.nan
-    if kind == program[w.FLOAT]:
-        number = load_float(value + FLOAT_VALUE)
-        if number != number:
-            return _ABSENT
-    elif kind == program[w.INT]:
-        number = np.float64(integer_of(value)[0])
-    if number == 0.0:
-        return 0
-    return 1 if number == 1.0 else _ODD
-
-
-@device
-def number_of(program, slot):
-    """Whether a number is read, and the number, NaN where there is none."""
-    value = program[w.VALUES + slot]
-    if value == 0:
-        return True, np.nan
-    record = program[w.RECORDS] + w.RECORD * slot
-    kind = load_integer(value + TYPE)
-    if kind == program[w.FLOAT]:
-        number = load_float(value + FLOAT_VALUE)
-        if number != number:
-            return True, np.nan
-    elif kind == program[w.INT]:
-        whole, does_not_fit = integer_of(value)
-        number = np.float64(whole)
-        if does_not_fit != 0:
-            return False, np.nan
-    else:
-        return False, np.nan
-    if program[record + w.KIND] == w.QUANTITY and abs(number) >= _LOOKALIKE:
-        return False, np.nan
-    return float_of(program[record + w.LOW]) <= number <= float_of(program[record + w.HIGH]), number
-
-
-@device
-def moment_of(program, value):
-    """Microseconds of a `datetime` in `timezone.utc`; -1 for any other."""
-    if load_byte(value + MOMENT_HAS_ZONE) != 1 or load_integer(value + MOMENT_ZONE) != program[w.UTC_ZONE]:
-        return -1
-    at = value + MOMENT_FIELDS
-    return in_range(
-        time_of(
-            256 * load_byte(at) + load_byte(at + 1),
-            load_byte(at + 2),
-            load_byte(at + 3),
-            load_byte(at + 4),
-            load_byte(at + 5),
-            load_byte(at + 6),
-            (256 * load_byte(at + 7) + load_byte(at + 8)) * 256 + load_byte(at + 9),
-        )
-    )
-
-
-@device
-def epoch_of(program, slot, unit_us):
-    """Microseconds of an integer of some unit, of a whole float too where the unit is a second; -1: for the parser."""
-    value = program[w.VALUES + slot]
-    kind = load_integer(value + TYPE)
-    if kind == program[w.INT]:
-        number, does_not_fit = integer_of(value)
-    elif kind == program[w.FLOAT] and unit_us == 1_000_000:
-        seconds = load_float(value + FLOAT_VALUE)
-        if not (0.0 <= seconds < 1e11) or seconds != np.floor(seconds):
-            return -1
-        number, does_not_fit = np.int64(seconds), 0
-    else:
-        return -1
-    if does_not_fit != 0 or number < 0 or number > 10**16 // unit_us:
-        return -1
-    return in_range(number * unit_us)
-
-
-@device
 def event_time_of(program):
     """Microseconds of the one time that is given; -1: for the parser."""
-    n_given = 0
+    n_given, event_time_us = 0, -1
     for slot in range(w.EVENT_TIME, w.EVENT_TIME_S + 1):
-        n_given += program[w.VALUES + slot] != 0
-    if n_given != 1:
-        return -1
-    value = program[w.VALUES + w.EVENT_TIME]
-    if value != 0:
-        if is_plain_text(program, value):
-            return read_time(value + TEXT_BYTES, load_integer(value + TEXT_LENGTH))
-        return moment_of(program, value) if load_integer(value + TYPE) == program[w.DATETIME] else -1
-    if program[w.VALUES + w.EVENT_TIME_US] != 0:
-        return epoch_of(program, w.EVENT_TIME_US, 1)
-    if program[w.VALUES + w.EVENT_TIME_MS] != 0:
-        return epoch_of(program, w.EVENT_TIME_MS, 1_000)
-    return epoch_of(program, w.EVENT_TIME_S, 1_000_000)
+        value = program[w.VALUES + slot]
+        if value != 0:
+            n_given += 1
+            if slot == w.EVENT_TIME:
+                event_time_us = time_of_object(program, value)
+            else:
+                unit_us = 1 if slot == w.EVENT_TIME_US else (1_000 if slot == w.EVENT_TIME_MS else 1_000_000)
+                event_time_us = epoch_of(program, value, unit_us)
+    return event_time_us if n_given == 1 else -1
 
 
 @device
@@ -301,20 +134,7 @@ def amount_of(program, currency):
     major, minor = program[w.VALUES + w.AMOUNT], program[w.VALUES + w.AMOUNT_MINOR]
     if (major != 0) == (minor != 0):
         return -1
-    value = major if major != 0 else minor
-    kind = load_integer(value + TYPE)
-    if kind == program[w.INT]:
-        number, does_not_fit = integer_of(value)
-        if does_not_fit != 0 or number < 0 or number > MAX_AMOUNT_MINOR:
-            return -1
-        return number if minor != 0 else scaled(number, program[currency + w.EXPONENT])
-    if minor != 0:
-        return -1
-    if kind == program[w.FLOAT]:
-        return scaled_float(load_float(value + FLOAT_VALUE), np.float64(program[currency + w.POWER_OF_TEN]))
-    if is_plain_text(program, value):
-        return read_decimal(value + TEXT_BYTES, load_integer(value + TEXT_LENGTH), program[currency + w.EXPONENT])
-    return -1
+    return major_of(program, major, currency) if major != 0 else minor_of(program, minor)
 
 
 @device
@@ -327,7 +147,7 @@ def write_number(program, slot, number, numbers, row):
 @device
 def write_money(program, ints, numbers, row):
     """Amount in minor units and in major units of the reference currency; False: for the parser."""
-    currency = meaning_of(program, w.CURRENCY)
+    currency = program[w.CURRENCIES] + w.CURRENCY_WORDS * meaning_of(program, w.CURRENCY)
     amount = amount_of(program, currency)
     if amount < 0:
         return False
@@ -341,10 +161,16 @@ def write_money(program, ints, numbers, row):
 
 
 @device
+def flag_at(program, slot):
+    value = program[w.VALUES + slot]
+    return ABSENT if value == 0 else flag_of(program, program[w.RECORDS] + w.RECORD * slot, value)
+
+
+@device
 def write_flags(program, ints, numbers, row):
     """What happened; False: for the parser."""
-    declined, present = flag_of(program, w.DECLINED), flag_of(program, w.CARD_PRESENT)
-    if declined == _ODD or present == _ODD:
+    declined, present = flag_at(program, w.DECLINED), flag_at(program, w.CARD_PRESENT)
+    if declined == ODD or present == ODD:
         return False
     flags = meaning_of(program, w.TYPE) | meaning_of(program, w.DIRECTION)
     if not has_text(program, w.TYPE):
@@ -356,7 +182,7 @@ def write_flags(program, ints, numbers, row):
     elif present == 0:
         flags |= f.CARD_NOT_PRESENT
     ints[row, f.FLAGS] = flags
-    write_number(program, w.CARD_PRESENT, np.nan if present == _ABSENT else np.float64(present), numbers, row)
+    write_number(program, w.CARD_PRESENT, np.nan if present == ABSENT else np.float64(present), numbers, row)
     return True
 
 
@@ -376,7 +202,9 @@ def is_complete(program, ints, row):
 def write_numbers(program, numbers, row):
     """Measures and quantities; False: for the parser."""
     for slot in range(program[w.FIRST_NUMBER], program[w.END]):
-        is_read, number = number_of(program, slot)
+        value, is_read, number = program[w.VALUES + slot], True, np.nan
+        if value != 0:
+            is_read, number = number_of(program, program[w.RECORDS] + w.RECORD * slot, value)
         if not is_read:
             return False
         write_number(program, slot, number, numbers, row)
@@ -430,3 +258,12 @@ def encode_mapping(mapping, program, ints, numbers, row):
     if ints.shape[1] != program[w.N_INTS] or numbers.shape[1] != program[w.N_NUMBERS]:
         return NO_SUCH_ROW
     return read_mapping(mapping, borrowed(program), borrowed(ints), borrowed(numbers), row)
+
+
+@kernel("void(int64, int64, int64, int64[::1], int64[:, ::1], float64[:, ::1], uint8[::1])", nogil=False)
+def encode_mappings(mappings, first, end, program, ints, numbers, statuses):
+    """`read_mapping` of the items `first` to `end` of a list, into the rows of the same number."""
+    program, ints, numbers, statuses = borrowed(program), borrowed(ints), borrowed(numbers), borrowed(statuses)
+    for row in range(first, end):
+        mapping = load_integer(load_integer(mappings + LIST_ITEMS) + 8 * row)
+        statuses[row] = read_mapping(mapping, program, ints, numbers, row)

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from sys import intern
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,8 @@ from fraudsdk.encoding import words as w
 from fraudsdk.encoding.hashing import hash_key, keyed_hasher
 from fraudsdk.encoding.vocabulary import Vocabulary
 
-_TYPE_FLAGS: Final = {
+CURRENCIES: Final = tuple(CURRENCY_EXPONENTS)  # in the order of their index
+TYPE_FLAGS: Final = {
     TransactionType.AUTHORISATION: fields.AUTHORISATION,
     TransactionType.REVERSAL: fields.REVERSAL,
     TransactionType.REFUND: fields.REFUND,
@@ -86,6 +88,7 @@ class Program:
     ) -> None:
         self._layout = layout
         self._key = key
+        self._second_utc = _utc_of_zoneinfo()  # kept, so that the cache of `zoneinfo` hands out this very object
         self._vocabulary = vocabulary
         texts = tuple(name for name in (*ENTITY_FIELDS, *IDENTIFIERS, *CATEGORIES) if name != "currency")
         texts = (*dict.fromkeys(texts), *layout.custom_categories)
@@ -105,8 +108,8 @@ class Program:
         return self._words[w.RECORDS] + w.RECORD * self.slots[name]
 
     def _write_header(self, first_number: int) -> None:
-        known = (None, True, False, str, int, float, dict, datetime, UTC)
-        self._words[w.NONE : w.UTC_ZONE + 1] = map(id, known)
+        known = (None, True, False, str, int, float, dict, datetime, UTC, self._second_utc)
+        self._words[w.NONE : w.SECOND_UTC_ZONE + 1] = map(id, known)
         self._words[w.N_INTS], self._words[w.N_NUMBERS] = self._layout.n_ints, len(self._layout.numbers)
         self._words[w.FOUND] = len(self._words)
         self._words[w.RECORDS] = len(self._words) + len(self._names)
@@ -161,10 +164,13 @@ class Program:
 
     def _write_spellings(self, currency: str, factors: Mapping[str, tuple[int, int]]) -> None:
         self._words[w.MINOR_PER_MAJOR] = bits_of(float(10 ** CURRENCY_EXPONENTS[currency]))
-        currencies = {code: self._currency(code, currency, factors) for code in CURRENCY_EXPONENTS}
+        self._words[w.CURRENCIES] = len(self._words)
+        for code in CURRENCIES:
+            self._write_currency(code, currency, factors)
+        currencies = {code: index for index, code in enumerate(CURRENCIES)}
         places = self._spell("currency", CURRENCY_EXPONENTS, FIELD_PARSERS["currency"], currencies)
         self._words[w.REFERENCE] = places[currency]
-        self._spell("type", TYPE_SPELLINGS, parse_type, _TYPE_FLAGS)
+        self._spell("type", TYPE_SPELLINGS, parse_type, TYPE_FLAGS)
         self._spell("direction", ("debit", "credit"), parse_direction, {True: fields.CREDIT, False: 0})
         for name in ("declined", "card_present"):
             self._spell(name, FLAG_SPELLINGS, parse_flag, {True: 1, False: 0})
@@ -175,14 +181,13 @@ class Program:
                     listed = COUNTRY_SPELLINGS
                 self._spell(name, listed, FIELD_PARSERS.get(name, parse_custom_category), {})
 
-    def _currency(self, code: str, reference: str, factors: Mapping[str, tuple[int, int]]) -> int:
+    def _write_currency(self, code: str, reference: str, factors: Mapping[str, tuple[int, int]]) -> None:
         exponent = CURRENCY_EXPONENTS[code]
         numerator, denominator = (1, 1) if code == reference else factors.get(code, (0, 1))
         largest = MAX_AMOUNT_MINOR if numerator == 0 else (2**63 - 1) // numerator
         if max(numerator, denominator) >= 2**62:
             numerator, denominator, largest = 1, 1, -1  # for Python's integers
         self._words += [10**exponent, exponent, numerator, denominator, largest]
-        return len(self._words) - w.CURRENCY_WORDS
 
     def _spell(self, name: str, listed: Iterable[str], parse: Parser, meanings: Mapping[Any, int]) -> dict[str, int]:
         """A table of the everyday spellings of listed values; where each begins."""
@@ -235,6 +240,13 @@ def bits_of(number: float) -> int:
     """A float64 as the integer of the same bits."""
     bits: int = struct.unpack("<q", struct.pack("<d", number))[0]
     return bits
+
+
+def _utc_of_zoneinfo() -> tzinfo:
+    try:
+        return ZoneInfo("UTC")
+    except (ZoneInfoNotFoundError, OSError):  # a host without time zone data
+        return UTC
 
 
 def _word(letters: bytes) -> int:

@@ -18,18 +18,20 @@ FLOAT: Final = 5
 DICT: Final = 6
 DATETIME: Final = 7
 UTC_ZONE: Final = 8
-NAMES: Final = 9
-NAMES_MASK: Final = 10
-RECORDS: Final = 11
-FIRST_NUMBER: Final = 12  # slots: texts end and numbers begin; numbers end
-END: Final = 13
-REFERENCE: Final = 14  # the spelling of the reference currency
-MINOR_PER_MAJOR: Final = 15
-DIGITS: Final = 16  # room for an integer in decimal: four words
-FOUND: Final = 20  # where the spelling of each slot's text begins
-N_INTS: Final = 21
-N_NUMBERS: Final = 22
-VALUES: Final = 23
+SECOND_UTC_ZONE: Final = 9  # UTC as `zoneinfo` has it
+NAMES: Final = 10
+NAMES_MASK: Final = 11
+RECORDS: Final = 12
+FIRST_NUMBER: Final = 13  # slots: texts end and numbers begin; numbers end
+END: Final = 14
+REFERENCE: Final = 15  # the spelling of the reference currency
+MINOR_PER_MAJOR: Final = 16
+DIGITS: Final = 17  # room for an integer in decimal: four words
+FOUND: Final = 21  # where the spelling of each slot's text begins
+N_INTS: Final = 22
+N_NUMBERS: Final = 23
+CURRENCIES: Final = 24
+VALUES: Final = 25
 
 # Slots of the fields that the border itself understands; then the other texts, entities first, and the other numbers.
 SPECIAL_FIELDS: Final = (
@@ -82,7 +84,7 @@ FIRST_WORD: Final = 1
 LETTERS: Final = 2
 CODE: Final = 3  # float64
 KEY: Final = 4
-MEANING: Final = 5  # flags of a type or direction, 1 and 0 of a flag, where a currency begins
+MEANING: Final = 5  # flags of a type or direction, 1 and 0 of a flag, which currency it is
 SPELLING: Final = 6
 
 # A currency.

@@ -67,7 +67,11 @@ SKETCH_REGISTERS: Final = 128  # standard error 1.04 / sqrt(128) = 9.2 %
 SKETCH_RANKS: Final = 20
 
 DECAYED_WORDS: Final = 2
-# last latitude, last longitude, last time, decayed x, y, z (unit vectors), decayed weight, time of decay
+# last position (unit vector), its time, decayed sum of unit vectors, time of decay
+PLACE_X: Final = 0
+PLACE_LAST_US: Final = 3
+PLACE_CENTRE_X: Final = 4
+PLACE_DECAY_US: Final = 7
 PLACE_WORDS: Final = 8
 # decayed sine, cosine, weight, time of decay
 HOURS_WORDS: Final = 4

@@ -25,30 +25,34 @@ ACC: Final = 4  # int64[n_slots, ACC_FIELDS]
 SQUARES: Final = 5  # float64[n_slots]
 POSITIONS: Final = 6  # int64[most edges of a kind]
 BITS: Final = 7  # int64[most sets of a kind, words]: one bit per event of a ring, or tile of a level
+OWN: Final = 8  # float64[OWN_WORDS]: angles of the transaction
+AHEAD: Final = 9  # int64[AHEAD_ROWS, 2 * n_kinds]: keys, then heads, of transactions to come
+AHEAD_LABELS: Final = 10  # int64[AHEAD_ROWS, n_kinds]: heads that labels to come are about
 # What is remembered.
-POOL: Final = 8  # int64[n_words]; the same memory is read as float64 where a word is one
-TABLE: Final = 9  # int64[n, 2]
-META: Final = 10
-JOURNAL: Final = 11  # int64[n, journal_words]
-JOURNAL_INDEX: Final = 12
+POOL: Final = 11  # int64[n_words]; the same memory is read as float64 where a word is one
+TABLE: Final = 12  # int64[n, 2]
+META: Final = 13
+JOURNAL: Final = 14  # int64[n, journal_words]
+JOURNAL_INDEX: Final = 15
 # How it is laid out (`StateLayout`).
-KINDS: Final = 13
-COLUMNS: Final = 14
-MEASURES: Final = 15
-DISTINCTS: Final = 16
-DECAYEDS: Final = 17
+KINDS: Final = 16
+COLUMNS: Final = 17
+MEASURES: Final = 18
+DISTINCTS: Final = 19
+DECAYEDS: Final = 20
 # What is computed (`FeaturePlan`).
-WINDOWED: Final = 18
-SETS: Final = 19
-EDGES: Final = 20
-SLOTS: Final = 21
-OPS: Final = 22
-PARAMS: Final = 23
-FILTERS: Final = 24
-FILTER_RANGES: Final = 25
-LIMITS: Final = 26
-PLACES: Final = 27
-FIELDS: Final = 28
+WINDOWED: Final = 21
+SETS: Final = 22
+EDGES: Final = 23
+SLOTS: Final = 24
+OPS: Final = 25
+PARAMS: Final = 26
+RUNS: Final = 27
+FILTERS: Final = 28
+FILTER_RANGES: Final = 29
+LIMITS: Final = 30
+PLACES: Final = 31
+FIELDS: Final = 32
 
 # One number after the addresses: words of the pool in use beyond which it must grow first.
 BUMP_MAX: Final = FIELDS * ADDRESS_WORDS

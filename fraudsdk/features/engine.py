@@ -12,10 +12,11 @@ from fraudsdk._jit import warm_up
 from fraudsdk.domain.fields import DECLINED, EVENT_TIME_US, FRAUD, GENUINE, RecordLayout
 from fraudsdk.domain.schema import FeatureSchema
 from fraudsdk.encoding.vocabulary import Vocabulary
+from fraudsdk.entity_state.kernels import OWN_WORDS
 from fraudsdk.entity_state.layout import JOURNAL_KEY, JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
 from fraudsdk.entity_state.memory import EntityMemory
 from fraudsdk.features import context, kernels
-from fraudsdk.features.plan import OP_CODE, OP_KIND, OP_OTHER, OP_SLOT, FeaturePlan, build_plan
+from fraudsdk.features.plan import OP_CODE, OP_COLUMN, OP_KIND, OP_OTHER, OP_SLOT, FeaturePlan, build_plan
 from fraudsdk.features.spec import FeatureSet
 
 Ints = npt.NDArray[np.int64]
@@ -97,6 +98,9 @@ class FeatureEngine:
         self._positions = np.zeros(len(plan.edges_us), dtype=np.int64)
         # One row more than there are sets, for tiles; one word more than there are events, to be read past the end.
         self._bits = np.zeros((len(plan.sets) + 1, longest // 64 + 2), dtype=np.int64)
+        self._own = np.zeros(OWN_WORDS)
+        self._ahead = np.zeros((kernels.AHEAD_ROWS, 2 * len(state.names)), dtype=np.int64)
+        self._ahead_labels = np.zeros((kernels.AHEAD_ROWS, len(state.names)), dtype=np.int64)
         self._context = context.empty_context()
         self._arguments = (self._context,)
         self._attached: tuple[Ints, Numbers, Rows] | None = None
@@ -225,7 +229,8 @@ class FeatureEngine:
         """Of each feature of the row just computed by `observe` from these `ints`."""
         t_us = int(ints[0, EVENT_TIME_US])
         known: list[Provenance] = []
-        for op, feature in zip(self.plan.ops, self.feature_set.features, strict=True):
+        in_order = self.plan.ops[np.argsort(self.plan.ops[:, OP_COLUMN])]
+        for op, feature in zip(in_order, self.feature_set.features, strict=True):
             if feature.of:
                 known.append(_joined(known[op[OP_SLOT]], known[op[OP_OTHER]]))
             else:
@@ -297,6 +302,9 @@ class FeatureEngine:
             (context.SQUARES, self._squares),
             (context.POSITIONS, self._positions),
             (context.BITS, self._bits),
+            (context.OWN, self._own),
+            (context.AHEAD, self._ahead),
+            (context.AHEAD_LABELS, self._ahead_labels),
             (context.KINDS, state.kinds),
             (context.COLUMNS, state.columns),
             (context.MEASURES, state.measures),
@@ -308,6 +316,7 @@ class FeatureEngine:
             (context.SLOTS, plan.slots),
             (context.OPS, plan.ops),
             (context.PARAMS, plan.params),
+            (context.RUNS, plan.runs),
             (context.FILTERS, plan.filters),
             (context.FILTER_RANGES, plan.filter_ranges),
             (context.LIMITS, plan.limits),

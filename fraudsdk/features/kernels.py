@@ -30,9 +30,14 @@ from fraudsdk._native import (
     later8,
     lowest_bit,
     matching8,
+    measured_floats_of,
+    measured_ints_of,
+    measured_rows_of,
     ones,
+    prefetch,
     row_of,
     sum_words,
+    unmeasured,
 )
 from fraudsdk.domain.fields import (
     AMOUNT_MINOR,
@@ -50,20 +55,26 @@ from fraudsdk.domain.fields import (
 from fraudsdk.entity_state.kernels import (
     FLAG_BITS,
     NEVER_US,
+    OWN_CLOCK_COSINE,
+    OWN_CLOCK_SINE,
+    OWN_HOME_X,
+    OWN_X,
     VALUE_UNKNOWN,
     amend,
     amend_tiles,
     create,
-    day_angle,
     decay_factor,
     entity_key,
     evict_oldest,
     find,
+    first_lanes,
     journal_find,
     journal_insert,
     journal_remove,
     link_newest,
     remember,
+    ring_guess,
+    say_when_and_where,
     source_value,
     tiles_on_level,
     unlink,
@@ -76,6 +87,7 @@ from fraudsdk.entity_state.layout import (
     DISTINCT_CHUNK,
     DISTINCT_LENGTH,
     DISTINCT_WORDS,
+    FIRST_VALUE,
     HEAD_BORN,
     HEAD_COUNT,
     HEAD_FIRST_US,
@@ -86,10 +98,13 @@ from fraudsdk.entity_state.layout import (
     JOURNAL_TIME_US,
     KIND_DECAYED,
     KIND_DISTINCT,
+    KIND_DISTINCTS,
+    KIND_HEAD_WORDS,
     KIND_HOURS,
     KIND_JOURNAL,
     KIND_PLACE,
     KIND_RING,
+    KIND_RING_COLUMNS,
     KIND_TILE_LEVELS,
     KIND_TILE_STRIDE,
     META_BUMP,
@@ -101,6 +116,9 @@ from fraudsdk.entity_state.layout import (
     META_LABELS_UNKNOWN,
     META_MAX_ENTITIES,
     META_REVERSALS_UNKNOWN,
+    PLACE_CENTRE_X,
+    PLACE_LAST_US,
+    PLACE_X,
     RING_CAPACITY,
     RING_CHUNK,
     RING_FLAGS,
@@ -108,6 +126,7 @@ from fraudsdk.entity_state.layout import (
     RING_LENGTH,
     RING_START,
     RING_TILES,
+    RING_WORDS,
     SKETCH_RANKS,
     SKETCH_REGISTERS,
     SKETCHED,
@@ -116,6 +135,8 @@ from fraudsdk.entity_state.layout import (
 )
 from fraudsdk.features.context import (
     ACC,
+    AHEAD,
+    AHEAD_LABELS,
     BITS,
     BUMP_MAX,
     COLUMNS,
@@ -134,11 +155,13 @@ from fraudsdk.features.context import (
     META,
     NUMBERS,
     OPS,
+    OWN,
     PARAMS,
     PLACES,
     POOL,
     POSITIONS,
     ROW,
+    RUNS,
     SETS,
     SLOTS,
     SQUARES,
@@ -147,6 +170,7 @@ from fraudsdk.features.context import (
 )
 from fraudsdk.features.plan import (
     OP_CODE,
+    OP_COLUMN,
     OP_CURRENT,
     OP_KIND,
     OP_MASK,
@@ -159,6 +183,9 @@ from fraudsdk.features.plan import (
     PARAM_BOUND,
     PARAM_EMPTY,
     PARAM_SCALE,
+    RUN_CODE,
+    RUN_END,
+    RUN_FIRST,
     SET_MASK,
     SET_WANT,
     SLOT_COLUMN,
@@ -201,7 +228,22 @@ KEY_BLANK = 3  # what the slots of the kind hold: 1 no event, 2 no entity, 0 som
 KEY_FIELDS = 4
 
 # Chunks of eight events that are looked through for the edge of a window before the search goes on by halves.
-EDGE_STEPS = 8
+EDGE_STEPS = 2
+
+# How many transactions ahead a replay asks for what the next step will read, so that memory answers in time.
+AHEAD_KEYS = 24
+AHEAD_HEADS = 16
+AHEAD_EVENTS = 8
+# The same of labels.
+AHEAD_JOURNAL_INDEX = 20
+AHEAD_JOURNAL = 16
+AHEAD_LABEL_KEYS = 12
+AHEAD_LABEL_HEADS = 8
+AHEAD_LABEL_EVENTS = 4
+AHEAD_ROWS = 32  # a power of two, more than any of these
+# Events of a ring that are asked for: most windows hold fewer, and hardware goes on by itself.
+AHEAD_RING_EVENTS = 64
+WORDS_PER_LINE = 8
 
 FLOAT32_MAX = 3.4028234663852886e38
 EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
@@ -490,11 +532,11 @@ def deviation(count, total, sum_squares):
 
 
 @device
-def window_feature(op, param, acc, squares, own, own_joins, t_us):
+def window_feature(code, op, param, acc, squares, own, own_joins, t_us):
     """
     A window aggregate from its slot; `own` is the current value, `own_joins` whether it counts too.
     """
-    code, slot = op[OP_CODE], op[OP_SLOT]
+    slot = op[OP_SLOT]
     count = acc[slot, ACC_COUNT]
     if count < 0:
         return np.nan
@@ -552,14 +594,12 @@ def comparison(code, empty, own, values, total, sum_squares, largest):
 
 
 @device
-def distance_km(latitude_1, longitude_1, latitude_2, longitude_2):
-    """Great-circle distance (haversine; Sinnott, "Virtues of the Haversine", Sky and Telescope 68, 1984)."""
-    phi_1, phi_2 = np.radians(latitude_1), np.radians(latitude_2)
-    half_phi = np.sin((phi_2 - phi_1) / 2.0)
-    half_lam = np.sin(np.radians(longitude_2 - longitude_1) / 2.0)
-    a = half_phi * half_phi + np.cos(phi_1) * np.cos(phi_2) * half_lam * half_lam
-    # Not min(1.0, a): that is 1 for NaN, and a missing position would be at the antipode.
-    return 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(1.0 if a > 1.0 else a))
+def distance_km(x_1, y_1, z_1, x_2, y_2, z_2):
+    """Great-circle distance of two points of the unit sphere, from the chord between them; exact for near ones too."""
+    x, y, z = x_1 - x_2, y_1 - y_2, z_1 - z_2
+    half = np.sqrt(x * x + y * y + z * z) / 2.0
+    # Not min(1.0, half): that is 1 for NaN, and a missing position would be at the antipode.
+    return 2.0 * EARTH_RADIUS_KM * np.arcsin(1.0 if half > 1.0 else half)
 
 
 @device
@@ -568,12 +608,12 @@ def distinct_count(pool, part, after_us, own_key, counts_own):
     chunk, capacity = pool[part + DISTINCT_CHUNK], pool[part + DISTINCT_CAPACITY]
     if capacity == SKETCHED:
         return sketch_count(pool, chunk, after_us)
-    count, own_seen = 0, False
-    for k in range(pool[part + DISTINCT_LENGTH]):
-        if pool[chunk + capacity + k] > after_us:
-            count += 1
-            own_seen = own_seen or pool[chunk + k] == own_key
-    if counts_own and own_key != 0 and not own_seen:
+    n, count, own_seen = pool[part + DISTINCT_LENGTH], np.int64(0), np.int64(0)
+    for k in range(0, n, 8):
+        live = later8(pool, chunk + capacity + k, after_us) & first_lanes(n - k)
+        count += ones(live)
+        own_seen |= live & matching8(pool, chunk + k, -1, own_key)
+    if counts_own and own_key != 0 and own_seen == 0:
         count += 1
     return np.float64(count)
 
@@ -597,25 +637,30 @@ def sketch_count(pool, chunk, after_us):
 
 
 @device
-def place_feature(code, param, pool, poolf, word, latitude, longitude, t_us):
+def place_feature(code, param, pool, poolf, word, own, t_us):
     """Distance, speed and travel from what is remembered of an entity's places."""
-    if np.isnan(latitude) or np.isnan(longitude) or np.isnan(poolf[word]):
+    x, y, z = own[OWN_X], own[OWN_X + 1], own[OWN_X + 2]
+    last = word + PLACE_X
+    if np.isnan(x) or np.isnan(poolf[last]):
         return param[PARAM_EMPTY]
     if code == _DISTANCE_CENTRE:
-        x, y, z = poolf[word + 3], poolf[word + 4], poolf[word + 5]
-        centre_latitude = np.degrees(np.arctan2(z, np.sqrt(x * x + y * y)))
-        return distance_km(latitude, longitude, centre_latitude, np.degrees(np.arctan2(y, x)))
-    km = distance_km(latitude, longitude, poolf[word], poolf[word + 1])
+        centre = word + PLACE_CENTRE_X
+        x_2, y_2, z_2 = poolf[centre], poolf[centre + 1], poolf[centre + 2]
+        length = np.sqrt(x_2 * x_2 + y_2 * y_2 + z_2 * z_2)
+        if length == 0.0:  # as often here as on the other side of the world: there is no centre
+            return param[PARAM_EMPTY]
+        return distance_km(x, y, z, x_2 / length, y_2 / length, z_2 / length)
+    km = distance_km(x, y, z, poolf[last], poolf[last + 1], poolf[last + 2])
     if code == _DISTANCE_LAST:
         return km
-    kmh = km / max(np.float64(abs(t_us - pool[word + 2])) / 1e6, LEAST_TRAVEL_S) * 3600.0
+    kmh = km / max(np.float64(abs(t_us - pool[word + PLACE_LAST_US])) / 1e6, LEAST_TRAVEL_S) * 3600.0
     if code == _SPEED:
         return kmh
     return np.float64(kmh > param[PARAM_BOUND] and km > IMPOSSIBLE_TRAVEL_KM)
 
 
 @device
-def hours_feature(code, empty, pool, poolf, word, t_us):
+def hours_feature(code, empty, poolf, word, own):
     """Hours from the usual time of day, or how concentrated it is (mean resultant length, 0 to 1)."""
     weight = poolf[word + 2]
     if weight <= 0.0:
@@ -623,14 +668,15 @@ def hours_feature(code, empty, pool, poolf, word, t_us):
     sine, cosine = poolf[word], poolf[word + 1]
     if code == _HOUR_CONCENTRATION:
         return np.sqrt(sine * sine + cosine * cosine) / weight
-    turn = day_angle(t_us) - np.arctan2(sine, cosine)
-    return abs(np.arctan2(np.sin(turn), np.cos(turn))) * (12.0 / np.pi)
+    own_sine, own_cosine = own[OWN_CLOCK_SINE], own[OWN_CLOCK_COSINE]
+    turn = np.arctan2(own_sine * cosine - own_cosine * sine, own_cosine * cosine + own_sine * sine)
+    return abs(turn) * (12.0 / np.pi)
 
 
 @device
-def entity_feature(op, param, pool, poolf, kind, key, head, ints, numbers, i, places):
+def entity_feature(code, op, param, pool, poolf, kind, key, head, ints, i, own):
     """What is remembered of one entity outside windows."""
-    code, empty, t_us = op[OP_CODE], param[PARAM_EMPTY], ints[i, EVENT_TIME_US]
+    empty, t_us = param[PARAM_EMPTY], ints[i, EVENT_TIME_US]
     if key == 0:
         return np.nan
     if head == 0:
@@ -651,16 +697,14 @@ def entity_feature(op, param, pool, poolf, kind, key, head, ints, numbers, i, pl
         return np.float64(pool[head + HEAD_COUNT])
     if code == _DISTINCT:
         part = head + kind[KIND_DISTINCT] + op[OP_SLOT] * DISTINCT_WORDS
-        own = ints[i, op[OP_OTHER]]
-        return distinct_count(pool, part, t_us - op[OP_WINDOW_US], own, op[OP_CURRENT] == 1)
+        key = ints[i, op[OP_OTHER]]
+        return distinct_count(pool, part, t_us - op[OP_WINDOW_US], key, op[OP_CURRENT] == 1)
     if code == _DECAYED_COUNT or code == _DECAYED_SUM:
         word = head + kind[KIND_DECAYED] + op[OP_SLOT] * DECAYED_WORDS
         return poolf[word] * decay_factor(t_us - pool[word + 1], op[OP_WINDOW_US]) / param[PARAM_SCALE]
     if code == _HOUR_DEVIATION or code == _HOUR_CONCENTRATION:
-        return hours_feature(code, empty, pool, poolf, head + kind[KIND_HOURS], t_us)
-    latitude = numbers[i, places[0]] if places[0] >= 0 else np.nan
-    longitude = numbers[i, places[1]] if places[1] >= 0 else np.nan
-    return place_feature(code, param, pool, poolf, head + kind[KIND_PLACE], latitude, longitude, t_us)
+        return hours_feature(code, empty, poolf, head + kind[KIND_HOURS], own)
+    return place_feature(code, param, pool, poolf, head + kind[KIND_PLACE], own, t_us)
 
 
 @device
@@ -675,12 +719,12 @@ def month_day(t_us):
 
 
 @device
-def calendar_feature(code, bound, t_us):
+def calendar_feature(code, bound, t_us, own):
     """Time of day, of week and of month, UTC."""
     if code == _HOUR_SIN:
-        return np.sin(day_angle(t_us))
+        return own[OWN_CLOCK_SINE]
     if code == _HOUR_COS:
-        return np.cos(day_angle(t_us))
+        return own[OWN_CLOCK_COSINE]
     weekday = (t_us // DAY_US + 3) % 7  # Monday is 0; 1 January 1970 was a Thursday
     if code == _WEEKDAY_SIN:
         return np.sin(weekday * (2.0 * np.pi / 7.0))
@@ -707,18 +751,19 @@ def amount_feature(code, param, amount, limits):
 
 
 @device
-def transaction_feature(op, param, ints, numbers, i, places, limits):
+def transaction_feature(code, op, param, ints, numbers, i, limits, own):
     """What the transaction says of itself."""
-    code, source = op[OP_CODE], op[OP_SOURCE]
+    source = op[OP_SOURCE]
     if code == _DIFFERS:
         one, other = ints[i, op[OP_SLOT]], ints[i, op[OP_OTHER]]
         return np.nan if one == 0 or other == 0 else np.float64(one != other)
     if code == _KNOWN_IDENTIFIER:
         return np.float64(ints[i, op[OP_SLOT]] != 0)
     if code == _DISTANCE:
-        return distance_km(numbers[i, places[0]], numbers[i, places[1]], numbers[i, places[2]], numbers[i, places[3]])
+        home = OWN_HOME_X
+        return distance_km(own[OWN_X], own[OWN_X + 1], own[OWN_X + 2], own[home], own[home + 1], own[home + 2])
     if _HOUR_SIN <= code <= _DAY_OF_MONTH:
-        return calendar_feature(code, param[PARAM_BOUND], ints[i, EVENT_TIME_US])
+        return calendar_feature(code, param[PARAM_BOUND], ints[i, EVENT_TIME_US], own)
     amount = np.nan
     if ints[i, AMOUNT_MINOR] != AMOUNT_UNKNOWN:
         amount = np.float64(ints[i, AMOUNT_MINOR]) / param[PARAM_SCALE]
@@ -746,24 +791,54 @@ def derived_feature(op, param, row):
 
 
 @device
-def write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, places, limits, acc, squares, row):
-    """Every feature, in order: a derived one reads the columns before it."""
-    t_us = ints[i, EVENT_TIME_US]
-    for f in range(ops.shape[0]):
-        op, param = ops[f], params[f]
-        code = op[OP_CODE]
-        if code < _FIRST_ENTITY_OP:
-            own = source_value(ints, numbers, i, op[OP_SOURCE]) if op[OP_SOURCE] >= -1 else np.int64(0)
-            joins = np.int64(op[OP_CURRENT] == 1 and (flags & op[OP_MASK]) == op[OP_WANT])
-            value = window_feature(op, param, acc, squares, own, joins, t_us)
+def joins(op, flags):
+    """1 when the current event counts too, else 0."""
+    return np.int64(op[OP_CURRENT] == 1 and (flags & op[OP_MASK]) == op[OP_WANT])
+
+
+@device
+def write_counts(first, end, ops, flags, acc, row):
+    """A run of counts: a fifth of all features."""
+    for f in range(first, end):
+        op = ops[f]
+        count = acc[op[OP_SLOT], ACC_COUNT]
+        row[op[OP_COLUMN]] = np.float32(count + joins(op, flags)) if count >= 0 else np.float32(np.nan)
+
+
+@device
+def write_windows(code, first, end, ops, params, ints, numbers, i, flags, acc, squares, row):
+    """A run of another aggregate over windows."""
+    for f in range(first, end):
+        op = ops[f]
+        own = source_value(ints, numbers, i, op[OP_SOURCE]) if op[OP_SOURCE] >= -1 else np.int64(0)
+        value = window_feature(code, op, params[f], acc, squares, own, joins(op, flags), ints[i, EVENT_TIME_US])
+        row[op[OP_COLUMN]] = np.float32(value)
+
+
+@device
+def write_row(
+    ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, runs, limits, acc, squares, own, row
+):  # fmt: skip
+    """Every feature, run by run; derived ones come last and read the columns before them."""
+    for r in range(runs.shape[0]):
+        code, first, end = runs[r, RUN_CODE], runs[r, RUN_FIRST], runs[r, RUN_END]
+        if code == _COUNT:
+            write_counts(first, end, ops, flags, acc, row)
+        elif code < _FIRST_ENTITY_OP:
+            write_windows(code, first, end, ops, params, ints, numbers, i, flags, acc, squares, row)
         elif code < _FIRST_TRANSACTION_OP:
-            k = op[OP_KIND]
-            value = entity_feature(op, param, pool, poolf, kinds[k], keys[k, 0], keys[k, 1], ints, numbers, i, places)
+            for f in range(first, end):
+                op, k = ops[f], ops[f, OP_KIND]
+                key, head = keys[k, KEY], keys[k, KEY_HEAD]
+                value = entity_feature(code, op, params[f], pool, poolf, kinds[k], key, head, ints, i, own)
+                row[op[OP_COLUMN]] = np.float32(value)
         elif code < _FIRST_DERIVED_OP:
-            value = transaction_feature(op, param, ints, numbers, i, places, limits)
+            for f in range(first, end):
+                value = transaction_feature(code, ops[f], params[f], ints, numbers, i, limits, own)
+                row[ops[f, OP_COLUMN]] = np.float32(value)
         else:
-            value = derived_feature(op, param, row)
-        row[f] = np.float32(value)
+            for f in range(first, end):
+                row[ops[f, OP_COLUMN]] = np.float32(derived_feature(ops[f], params[f], row))
 
 
 # --- one transaction -------------------------------------------------------------------------------------------------
@@ -786,7 +861,7 @@ def flags_with_filters(ints, numbers, i, filters, filter_ranges):
 @device
 def remember_everywhere(
     ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index,
-    kinds, columns, measures, distincts, decayeds, places,
+    kinds, columns, measures, distincts, decayeds, own,
 ):  # fmt: skip
     """The event joins each entity it names, and the journal."""
     row = meta[META_JOURNAL_NEXT] % journal.shape[0]
@@ -808,7 +883,7 @@ def remember_everywhere(
             head = create(pool, poolf, table, meta, kinds[k], k, keys[k, 0])
         remember(
             pool, poolf, meta, head, kinds[k], columns, measures, distincts, decayeds,
-            ints, numbers, i, flags, places,
+            ints, numbers, i, flags, own,
         )  # fmt: skip
         if kinds[k, KIND_JOURNAL] != 0:
             journal[row, kinds[k, KIND_JOURNAL]] = keys[k, 0]
@@ -914,16 +989,26 @@ def observe_at(context, ints, numbers, i, record, row):
     journal_row : int64
         Where the transaction is in the journal, -1 = nowhere.
     """
+    ints, numbers, row = unmeasured(ints), unmeasured(numbers), unmeasured(row)
     keys, acc, squares = int_rows_of(context, KEYS), int_rows_of(context, ACC), floats_of(context, SQUARES)
     pool, poolf, meta = ints_of(context, POOL), floats_of(context, POOL), ints_of(context, META)
-    table, journal, index = int_rows_of(context, TABLE), int_rows_of(context, JOURNAL), ints_of(context, JOURNAL_INDEX)
-    kinds, columns, measures = int_rows_of(context, KINDS), ints_of(context, COLUMNS), int_rows_of(context, MEASURES)
+    table, journal, index = (
+        measured_rows_of(context, TABLE),
+        measured_rows_of(context, JOURNAL),
+        measured_ints_of(context, JOURNAL_INDEX),
+    )
+    kinds, columns, measures = (
+        measured_rows_of(context, KINDS),
+        ints_of(context, COLUMNS),
+        int_rows_of(context, MEASURES),
+    )
     distincts, decayeds = int_rows_of(context, DISTINCTS), int_rows_of(context, DECAYEDS)
-    windowed, sets, slots = int_rows_of(context, WINDOWED), int_rows_of(context, SETS), int_rows_of(context, SLOTS)
+    windowed, sets, slots = measured_rows_of(context, WINDOWED), int_rows_of(context, SETS), int_rows_of(context, SLOTS)
     edges, positions, places = ints_of(context, EDGES), ints_of(context, POSITIONS), ints_of(context, PLACES)
-    bits, octets = int_rows_of(context, BITS), bytes_of(context, BITS)
-    ops, params, limits = int_rows_of(context, OPS), float_rows_of(context, PARAMS), floats_of(context, LIMITS)
-    filters, filter_ranges = int_rows_of(context, FILTERS), float_rows_of(context, FILTER_RANGES)
+    bits, octets = measured_rows_of(context, BITS), bytes_of(context, BITS)
+    own, runs = floats_of(context, OWN), measured_rows_of(context, RUNS)
+    ops, params, limits = int_rows_of(context, OPS), float_rows_of(context, PARAMS), measured_floats_of(context, LIMITS)
+    filters, filter_ranges = measured_rows_of(context, FILTERS), float_rows_of(context, FILTER_RANGES)
     known_row = journal_find(journal, index, ints[i, TRANSACTION_KEY])
     if known_row >= 0 and record:
         meta[META_DUPLICATES] += 1
@@ -937,7 +1022,7 @@ def observe_at(context, ints, numbers, i, record, row):
                 keys[k, 0] = 0
             known_row = remember_everywhere(
                 ints, numbers, i, ints[i, FLAGS], keys, pool, poolf, table, meta, journal, index,
-                kinds, columns, measures, distincts, decayeds, places,
+                kinds, columns, measures, distincts, decayeds, own,
             )  # fmt: skip
         return np.int64(LIFECYCLE), known_row
     if record and not has_room(context, meta):
@@ -950,15 +1035,149 @@ def observe_at(context, ints, numbers, i, record, row):
     read_windows(
         pool, poolf, kinds, windowed, sets, edges, slots, keys, ints[i, EVENT_TIME_US], positions, bits, octets, acc, squares
     )  # fmt: skip
-    write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, places, limits, acc, squares, row)
+    say_when_and_where(ints[i, EVENT_TIME_US], numbers, i, places, own)
+    write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, runs, limits, acc, squares, own, row)
     if not record:
         return np.int64(SCORED), known_row
     make_room_for_entities(pool, table, meta, kinds, keys)
     journal_row = remember_everywhere(
         ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index,
-        kinds, columns, measures, distincts, decayeds, places,
+        kinds, columns, measures, distincts, decayeds, own,
     )  # fmt: skip
     return np.int64(SCORED), np.int64(journal_row)
+
+
+# --- asking memory ahead ---------------------------------------------------------------------------------------------
+#
+# A row reads some sixty cache lines of a memory that no cache holds.  One after another they would take longer than all
+# the arithmetic; asked for some rows ahead they come side by side.  Nothing here changes what is computed: whatever was
+# foreseen is looked up again, and an entity that has been forgotten meanwhile costs a fetch in vain.
+
+
+@device
+def foresee_keys(ints, i, kinds, table, index, ahead):
+    """Ask for the table slots of the entities that transaction `i` names, and for its slot in the journal's index."""
+    for k in range(kinds.shape[0]):
+        key = entity_key(ints, i, kinds[k])
+        ahead[i & (AHEAD_ROWS - 1), k] = key
+        if key != 0:
+            prefetch(table, 2 * (key & (table.shape[0] - 1)))
+    prefetch(index, ints[i, TRANSACTION_KEY] & (index.shape[0] - 1))
+
+
+@device
+def foresee_heads(i, kinds, table, pool, ahead):
+    """Ask for the heads of the entities, which the table now tells."""
+    n_kinds, row = kinds.shape[0], i & (AHEAD_ROWS - 1)
+    for k in range(n_kinds):
+        head = find(table, ahead[row, k]) if ahead[row, k] != 0 else np.int64(0)
+        ahead[row, n_kinds + k] = head
+        if head != 0:
+            for word in range(0, kinds[k, KIND_HEAD_WORDS], WORDS_PER_LINE):
+                prefetch(pool, head + word)
+
+
+@device
+def foresee_events(i, kinds, pool, ahead):
+    """Ask for the newest events and the distinct keys of the entities, which their heads now tell."""
+    n_kinds, row = kinds.shape[0], i & (AHEAD_ROWS - 1)
+    for k in range(n_kinds):
+        head = ahead[row, n_kinds + k]
+        if head == 0:
+            continue
+        if kinds[k, KIND_RING] != 0:
+            foresee_ring(pool, head + kinds[k, KIND_RING], kinds[k, KIND_RING_COLUMNS])
+        for d in range(kinds[k, KIND_DISTINCTS]):
+            part = head + kinds[k, KIND_DISTINCT] + d * DISTINCT_WORDS
+            chunk, capacity = pool[part + DISTINCT_CHUNK], pool[part + DISTINCT_CAPACITY]
+            if chunk != 0 and capacity != SKETCHED:
+                prefetch(pool, chunk)
+                prefetch(pool, chunk + capacity)
+
+
+@device
+def foresee_ring(pool, ring_part, columns):
+    """Ask for the newest events of a ring."""
+    capacity = pool[ring_part + RING_CAPACITY]
+    end = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START] + pool[ring_part + RING_LENGTH]
+    n = min(pool[ring_part + RING_LENGTH], AHEAD_RING_EVENTS)
+    for column in range(columns):
+        for word in range(end - n, end + 1, WORDS_PER_LINE):
+            prefetch(pool, column * capacity + word)
+
+
+@device
+def foresee_find(pool, head, kind, time_us):
+    """Ask for the events around the one that a label is about, where the guess is."""
+    ring_part = head + kind[KIND_RING]
+    guess = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START] + ring_guess(pool, head, kind, time_us)
+    for column in range(FIRST_VALUE):
+        at = guess + column * pool[ring_part + RING_CAPACITY]
+        prefetch(pool, at - WORDS_PER_LINE // 2)
+        prefetch(pool, at + WORDS_PER_LINE // 2)
+
+
+@device
+def foresee_label(context, ints, label_rows, label):
+    """Ask, for the labels after this one, for each step that `deliver` will take."""
+    kinds, ahead = measured_rows_of(context, KINDS), int_rows_of(context, AHEAD_LABELS)
+    table, journal, index = (
+        measured_rows_of(context, TABLE),
+        measured_rows_of(context, JOURNAL),
+        measured_ints_of(context, JOURNAL_INDEX),
+    )
+    pool, n = ints_of(context, POOL), label_rows.shape[0]
+    if label + AHEAD_JOURNAL_INDEX < n:
+        key = ints[label_rows[label + AHEAD_JOURNAL_INDEX], TRANSACTION_KEY]
+        prefetch(index, key & (index.shape[0] - 1))
+    if label + AHEAD_JOURNAL < n:
+        row = journal_find(journal, index, ints[label_rows[label + AHEAD_JOURNAL], TRANSACTION_KEY])
+        if row >= 0:
+            prefetch(journal, row * journal.shape[1])
+            prefetch(journal, row * journal.shape[1] + WORDS_PER_LINE)
+    if label + AHEAD_LABEL_KEYS < n:
+        row = journal_find(journal, index, ints[label_rows[label + AHEAD_LABEL_KEYS], TRANSACTION_KEY])
+        for k in range(kinds.shape[0]):
+            if row >= 0 and kinds[k, KIND_JOURNAL] != 0:
+                prefetch(table, 2 * (journal[row, kinds[k, KIND_JOURNAL]] & (table.shape[0] - 1)))
+    if label + AHEAD_LABEL_HEADS < n:
+        row = journal_find(journal, index, ints[label_rows[label + AHEAD_LABEL_HEADS], TRANSACTION_KEY])
+        for k in range(kinds.shape[0]):
+            key = journal[row, kinds[k, KIND_JOURNAL]] if row >= 0 and kinds[k, KIND_JOURNAL] != 0 else np.int64(0)
+            head = find(table, key) if key != 0 else np.int64(0)
+            ahead[(label + AHEAD_LABEL_HEADS) & (AHEAD_ROWS - 1), k] = head
+            if head != 0:
+                prefetch(pool, head)
+                prefetch(pool, head + kinds[k, KIND_RING] + RING_WORDS - 1)
+    if label + AHEAD_LABEL_EVENTS >= n:
+        return
+    for k in range(kinds.shape[0]):
+        head = ahead[(label + AHEAD_LABEL_EVENTS) & (AHEAD_ROWS - 1), k]
+        if head != 0:
+            foresee_find(pool, head, kinds[k], ints[label_rows[label + AHEAD_LABEL_EVENTS], EVENT_TIME_US])
+
+
+@device
+def foresee_now(context, ints):
+    """The same for one transaction that nobody announced: at least its entities are asked for side by side."""
+    kinds, ahead, pool = measured_rows_of(context, KINDS), int_rows_of(context, AHEAD), ints_of(context, POOL)
+    table, index = measured_rows_of(context, TABLE), measured_ints_of(context, JOURNAL_INDEX)
+    foresee_keys(ints, 0, kinds, table, index, ahead)
+    foresee_heads(0, kinds, table, pool, ahead)
+    foresee_events(0, kinds, pool, ahead)
+
+
+@device
+def foresee_row(context, ints, i):
+    """Ask, for the transactions after this one, for each step that `observe_at` will take."""
+    kinds, ahead, pool = measured_rows_of(context, KINDS), int_rows_of(context, AHEAD), ints_of(context, POOL)
+    table, index = measured_rows_of(context, TABLE), measured_ints_of(context, JOURNAL_INDEX)
+    if i + AHEAD_KEYS < ints.shape[0]:
+        foresee_keys(ints, i + AHEAD_KEYS, kinds, table, index, ahead)
+    if i + AHEAD_HEADS < ints.shape[0]:
+        foresee_heads(i + AHEAD_HEADS, kinds, table, pool, ahead)
+    if i + AHEAD_EVENTS < ints.shape[0]:
+        foresee_events(i + AHEAD_EVENTS, kinds, pool, ahead)
 
 
 @kernel("UniTuple(int64, 2)(int64[::1], int64)", nogil=False)
@@ -975,6 +1194,7 @@ def score_one(context, record):
     """
     context = borrowed(context)
     ints, numbers = int_rows_of(context, INTS), float_rows_of(context, NUMBERS)
+    foresee_now(context, ints)
     return observe_at(context, ints, numbers, 0, record == 1, row_of(context, ROW))
 
 
@@ -1010,11 +1230,14 @@ def replay(
         Short of the end only when the memory must grow first.
     """
     context, ints, numbers, rows = borrowed(context), borrowed(ints), borrowed(numbers), borrowed(rows)
+    label_rows = borrowed(label_rows)
     label = next_label
     for i in range(next_row, ints.shape[0]):
         while label < label_rows.shape[0] and label_times_us[label] <= ints[i, EVENT_TIME_US]:
+            foresee_label(context, ints, label_rows, label)
             deliver(context, ints[label_rows[label], TRANSACTION_KEY], label_values[label] == 1)
             label += 1
+        foresee_row(context, ints, i)
         status, _ = observe_at(context, ints, numbers, i, True, rows[i])
         if status == NEEDS_ROOM:
             return np.int64(i), np.int64(label)
@@ -1032,8 +1255,16 @@ def deliver(context, key, is_fraud):
 def amend_remembered(context, key, set_bits, clear_bits):
     """Set and clear status bits of a remembered transaction.  False when the journal has forgotten it."""
     pool, poolf, meta = ints_of(context, POOL), floats_of(context, POOL), ints_of(context, META)
-    table, journal, index = int_rows_of(context, TABLE), int_rows_of(context, JOURNAL), ints_of(context, JOURNAL_INDEX)
-    kinds, columns, measures = int_rows_of(context, KINDS), ints_of(context, COLUMNS), int_rows_of(context, MEASURES)
+    table, journal, index = (
+        measured_rows_of(context, TABLE),
+        measured_rows_of(context, JOURNAL),
+        measured_ints_of(context, JOURNAL_INDEX),
+    )
+    kinds, columns, measures = (
+        measured_rows_of(context, KINDS),
+        ints_of(context, COLUMNS),
+        int_rows_of(context, MEASURES),
+    )
     row = journal_find(journal, index, key)
     if row < 0:
         meta[META_LABELS_UNKNOWN] += 1

@@ -50,7 +50,14 @@ OP_MASK: Final = 5
 OP_WANT: Final = 6
 OP_SOURCE: Final = 7  # -1 amount, else a column of ``numbers`` (or of ``ints`` for identifiers)
 OP_WINDOW_US: Final = 8
-OP_FIELDS: Final = 9
+OP_COLUMN: Final = 9  # of the row
+OP_FIELDS: Final = 10
+
+# Columns of ``runs``: ops of one code, side by side.
+RUN_CODE: Final = 0
+RUN_FIRST: Final = 1
+RUN_END: Final = 2
+RUN_FIELDS: Final = 3
 
 # Columns of ``params``.
 PARAM_EMPTY: Final = 0
@@ -109,6 +116,7 @@ _CODES: Final = {
     for code, name in enumerate(names.split(), start=first)
 }
 OPCODES: Final = _CODES
+_FIRST_DERIVED: Final = 300
 
 Floats = npt.NDArray[np.float64]
 
@@ -130,15 +138,19 @@ class FeaturePlan:
         Ages, ascending within a kind: of the events that a window with that delay ends with, and of those it starts after.
     slots : int64[n_slots, SLOT_FIELDS]
     ops : int64[n_features, OP_FIELDS]
+        By code, so that a kernel decides what to do once per run of them; derived ones last, in the order of features.
     params : float64[n_features, PARAM_FIELDS]
+        Of each op.
+    runs : int64[n_runs, RUN_FIELDS]
     filters : int64[n_ranges, 2]
         (bit, source) of each declared filter's ranges.
     filter_ranges : float64[n_ranges, 3]
         (low, high), closed, in major units; minor units per major one.
     limits : float64[n_limits]
         Major units, ascending.
-    places : int64[4]
-        Columns of ``numbers`` for latitude, longitude, home latitude and home longitude; -1 = not carried.
+    places : int64[5]
+        Columns of ``numbers`` for latitude, longitude, home latitude and home longitude; -1 = not carried.  Then whether
+        the time of day is asked for as an angle.
     """
 
     record: RecordLayout
@@ -149,6 +161,7 @@ class FeaturePlan:
     slots: IntTable
     ops: IntTable
     params: Floats
+    runs: IntTable
     filters: IntTable
     filter_ranges: Floats
     limits: Floats
@@ -163,6 +176,13 @@ class FeaturePlan:
 def build_plan(feature_set: FeatureSet, vocabulary: Vocabulary) -> FeaturePlan:
     """Lay out what a feature set needs to carry, remember and compute."""
     return _Planner(feature_set, vocabulary).build()
+
+
+def _runs(ops: IntTable) -> IntTable:
+    """Where the ops of each code begin and end."""
+    codes = ops[:, OP_CODE]
+    first = np.flatnonzero(np.diff(codes, prepend=-1))
+    return np.column_stack([codes[first], first, np.append(first[1:], len(codes))]).astype(np.int64)
 
 
 class _Kind:
@@ -274,10 +294,13 @@ class _Planner:
         params = np.full((len(self.set.features), PARAM_FIELDS), np.nan)
         for index, feature in enumerate(self.set.features):
             self._op(feature, ops[index], params[index], windows.slot_of)
+        ops[:, OP_COLUMN] = np.arange(len(ops))
+        order = np.argsort(np.minimum(ops[:, OP_CODE], _FIRST_DERIVED), kind="stable")
         places = [
             self.numbers.index(name) if name in self.numbers else -1
             for name in ("latitude", "longitude", "home_latitude", "home_longitude")
         ]
+        uses_clock = any(kind.hours for kind in self.kinds.values()) or self._uses("hour_sin") or self._uses("hour_cos")
         layout = RecordLayout(
             identifiers=tuple(self.identifiers),
             numbers=tuple(self.numbers),
@@ -291,12 +314,13 @@ class _Planner:
             sets=windows.sets,
             edges_us=windows.edges_us,
             slots=windows.slots,
-            ops=ops,
-            params=params,
+            ops=ops[order],
+            params=params[order],
+            runs=_runs(ops[order]),
             filters=filters,
             filter_ranges=ranges,
             limits=np.array(self.set.limits, dtype=np.float64),
-            places=np.array(places, dtype=np.int64),
+            places=np.array([*places, uses_clock], dtype=np.int64),
         )
 
     # --- what is carried ---------------------------------------------------------------------------------------------

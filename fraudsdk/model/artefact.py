@@ -4,7 +4,8 @@ An artefact directory -> a `CompiledModel` that scores.
     <dir>/manifest.json       what it is, and the SHA-256 of every other file
     <dir>/certificate.json    booster against native code: rows compared, rows unequal
     <dir>/forest.bin          the forest tables; or model.so and fraudsdk_model.h, with backend "c"
-    <dir>/model.ubj           the booster, for explanations
+    <dir>/shap.bin            tables of explanations; artefacts of older compilers have none
+    <dir>/model.ubj           the booster that all this was compiled from
     <dir>/...                 what the compiler was asked to add: vocabulary, feature set, policy
 
 Nothing is loaded that does not match its hash, nothing scores without a certificate for its bytes, and nothing is
@@ -25,17 +26,22 @@ from fraudsdk.errors import (
     CertificateError,
     ConfigurationError,
     InvalidModelError,
+    ModelError,
     ModelNotFoundError,
     SchemaMismatchError,
 )
 from fraudsdk.model import layout
 from fraudsdk.model.calibration import Calibration
 from fraudsdk.model.certificate import Certificate
+from fraudsdk.model.counterfactual import ChangeSearch
 from fraudsdk.model.documents import parse
 from fraudsdk.model.engine import Engine, TableEngine, check_engine
+from fraudsdk.model.explainer import ShapExplainer
 from fraudsdk.model.forest import depth_of, read_forest
 from fraudsdk.model.library import LibraryEngine
-from fraudsdk.model.manifest import BOOSTER, CERTIFICATE, FOREST, MANIFEST, Manifest
+from fraudsdk.model.manifest import BOOSTER, CERTIFICATE, FOREST, MANIFEST, SHAP, Manifest
+from fraudsdk.model.shap_tables import Int32Array as ShapTables
+from fraudsdk.model.shap_tables import read_shap, require_forest
 
 # Largest file of an artefact that is read into memory; a forest of 2 M nodes has 24 MB.
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
@@ -55,9 +61,20 @@ class CompiledModel:
         The artefact's directory.
     calibration : Calibration
         Margin -> probability; the sigmoid where the artefact has none.
+    explainer : ShapExplainer or None
+        What takes margins apart; None where the artefact has no `SHAP` file.
+    changes : ChangeSearch or None
+        What looks for the smallest change that moves a verdict; None likewise.
     """
 
-    def __init__(self, manifest: Manifest, certificate: Certificate, engine: Engine, source_path: Path) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        certificate: Certificate,
+        engine: Engine,
+        source_path: Path,
+        shap_tables: ShapTables | None = None,
+    ) -> None:
         self.manifest = manifest
         self.certificate = certificate
         self.source_path = source_path
@@ -67,6 +84,8 @@ class CompiledModel:
         self._engine = engine
         self._margin: Callable[[npt.NDArray[np.float32]], float] = engine.margin
         self._row_shape = (len(manifest.feature_names),)
+        self.explainer = None if shap_tables is None else ShapExplainer(shap_tables, self._margins_to_explain)
+        self.changes = None if shap_tables is None else ChangeSearch(shap_tables, self.margins)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -155,11 +174,40 @@ class CompiledModel:
         """
         return self._engine.native() if isinstance(self._engine, TableEngine) else None
 
+    def contributions(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """
+        Exact SHAP contributions to the margins of many rows.
+
+        Parameters
+        ----------
+        rows : float32[n, n_features]
+            NaN = missing.  Copied if not C-contiguous; left unchanged.
+
+        Returns
+        -------
+        float64[n, n_features + 1]
+            Log-odds per feature; the last column is the expected margin.  A row adds up to its margin.
+
+        Raises
+        ------
+        ModelError
+            The artefact carries no explanations.
+        SchemaMismatchError
+            The rows have another length or type.
+        ExplanationError
+            A row does not add up.
+        """
+        if self.explainer is None:
+            raise ModelError(f"{self.version} carries no {SHAP}, which explains it; compile the model again")
+        return self.explainer.contributions(rows)
+
     def warm_up(self) -> None:
         """Touch all that scoring will touch, so that the first transaction pays for none of it."""
         nothing_known = np.full(self._row_shape, np.nan, np.float32)
         self.margin(nothing_known)
         self.margins(np.tile(nothing_known, (layout.LANES, 1)))
+        if self.explainer is not None:
+            self.explainer.contributions(nothing_known[np.newaxis, :])
 
     def read(self, name: str) -> bytes:
         """
@@ -173,6 +221,12 @@ class CompiledModel:
             Its bytes are not those in the manifest.
         """
         return _read_verified(self.source_path, self.manifest, name)
+
+    def _margins_to_explain(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        # A batch of one row costs eight times what the row costs alone, and most explanations are of one.
+        if rows.ndim == 2 and len(rows) == 1:
+            return np.array([self.margin(rows[0])], np.float32)
+        return self.margins(rows)
 
     def _mismatch(self, rows: npt.NDArray[np.float32], shape: tuple[object, ...]) -> SchemaMismatchError:
         expected = ", ".join(map(str, shape))
@@ -214,7 +268,9 @@ def load_artefact(path: Path | str, *, engine: str | None = None) -> CompiledMod
         parse(_read_verified(directory, manifest, CERTIFICATE), CERTIFICATE, CertificateError)
     )
     _check_certificate(certificate, manifest)
-    model = CompiledModel(manifest, certificate, _engine(directory, manifest, engine), directory)
+    model = CompiledModel(
+        manifest, certificate, _engine(directory, manifest, engine), directory, _shap_tables(directory, manifest)
+    )
     model.warm_up()
     return model
 
@@ -261,6 +317,14 @@ def _engine(directory: Path, manifest: Manifest, name: str | None) -> Engine:
         )
     native = manifest.native_file
     return LibraryEngine(directory / native, sha256=manifest.files[native].sha256, n_features=n_features)
+
+
+def _shap_tables(directory: Path, manifest: Manifest) -> ShapTables | None:
+    if SHAP not in manifest.files:
+        return None
+    tables = read_shap(_read_verified(directory, manifest, SHAP))
+    require_forest(tables, n_features=len(manifest.feature_names), n_trees=manifest.n_trees)
+    return tables
 
 
 def _check_certificate(certificate: Certificate, manifest: Manifest) -> None:

@@ -27,8 +27,12 @@ import numpy as np
 from fraudsdk._jit import device
 from fraudsdk._simd import (
     at_least,
+    avx2,
+    avx512,
     count_at_most,
     fetched,
+    fetched_half,
+    four_eights,
     load_bytes,
     load_float32,
     load_floats,
@@ -186,24 +190,40 @@ def _two_blocks(mask_of, instruction_set, size, tables, columns, begin, end, tot
     """Add the leaves of trees `begin`, a multiple of eight, to `end`, of depth 9 at most."""
     roots, tests = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.TESTS_AT)
     exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
-    root_levels = _word(tables, layout.ROOT_LEVELS)
     for first in range(begin, end, layout.TREES_PER_ROOT):
         mask = mask_of(instruction_set, roots + size * (first >> 3), columns, n_pairs)
         for k in range(min(layout.TREES_PER_ROOT, end - first)):
-            below = shifted_right(_root_exit(mask, k, tables), layout.ROOT_DEPTH - root_levels)
-            block = ((first + k) << root_levels) + below
+            block = _second_block(mask, first, k, tables)
             values = exits + 4 * layout.EXITS * block
             total += _leaf(mask_of, instruction_set, tests + size * block, values, columns, n_pairs, tables)
     return total
 
 
 @device
+def _second_block(mask, first, k, tables):
+    """The block that the root of tree ``first + k`` leads to."""
+    root_levels = _word(tables, layout.ROOT_LEVELS)
+    below = shifted_right(_root_exit(mask, k, tables), layout.ROOT_DEPTH - root_levels)
+    return ((first + k) << root_levels) + below
+
+
+@device
 def _chained(mask_of, instruction_set, size, tables, columns, begin, end, total):
-    """Add the leaves of trees `begin` to `end`, of any depth."""
+    """
+    Add the leaves of trees `begin` to `end`, of any depth.
+
+    Where a path ends in its first block the second is walked for nothing: cheaper than a branch that nobody can predict.  Few
+    paths go deeper than two blocks.
+    """
     tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
     values, n_pairs = tables + _word(tables, layout.VALUES_AT), _word(tables, layout.N_PAIRS)
     for tree in range(begin, end):
-        block = np.int64(tree)
+        mask = mask_of(instruction_set, tests + size * tree, columns, n_pairs)
+        block = load_int32(exits + 4 * (layout.EXITS * tree + _exit(mask, tables)))
+        second = max(block, 0)
+        mask = mask_of(instruction_set, tests + size * second, columns, n_pairs)
+        found = load_int32(exits + 4 * (layout.EXITS * second + _exit(mask, tables)))
+        block = found if block >= 0 else block
         while block >= 0:
             mask = mask_of(instruction_set, tests + size * block, columns, n_pairs)
             block = load_int32(exits + 4 * (layout.EXITS * block + _exit(mask, tables)))
@@ -212,33 +232,133 @@ def _chained(mask_of, instruction_set, size, tables, columns, begin, end, total)
 
 
 @device
-def _add_leaves(instruction_set, tables, columns, begin, end, total):
-    """Add the leaves that a ranked row reaches in trees `begin`, a multiple of eight, to `end`."""
-    shape = _word(tables, layout.SHAPE)
-    if _word(tables, layout.GENERAL):
-        size = layout.LARGE_BLOCK
-        if shape == layout.ONE_BLOCK:
-            return _one_block(_general_mask, instruction_set, size, tables, columns, begin, end, total)
-        if shape == layout.TWO_BLOCKS:
-            return _two_blocks(_general_mask, instruction_set, size, tables, columns, begin, end, total)
-        return _chained(_general_mask, instruction_set, size, tables, columns, begin, end, total)
-    size = layout.SMALL_BLOCK
-    if shape == layout.ONE_BLOCK:
-        return _one_block(_mask, instruction_set, size, tables, columns, begin, end, total)
-    if shape == layout.TWO_BLOCKS:
-        return _two_blocks(_mask, instruction_set, size, tables, columns, begin, end, total)
-    return _chained(_mask, instruction_set, size, tables, columns, begin, end, total)
+def _half_mask(a, b, c, d, columns, n_pairs):
+    """Decisions of seven nodes of each of four trees, whose lanes begin at a to d: eight bits for each."""
+    index = four_eights(a, b, c, d)
+    tests = four_eights(a + layout.TEST, b + layout.TEST, c + layout.TEST, d + layout.TEST)
+    return at_least(plus_sign_bit(fetched_half(columns, index), index), tests)
 
 
 @device
-def margin_of(instruction_set, row, tables):
+def _general_half_mask(a, b, c, d, columns, n_pairs):
+    """`_half_mask`, of any forest."""
+    index = four_eights(a, b, c, d)
+    pair = four_eights(a + layout.PAIR, b + layout.PAIR, c + layout.PAIR, d + layout.PAIR)
+    bits = four_eights(a + layout.BITS, b + layout.BITS, c + layout.BITS, d + layout.BITS)
+    tests = four_eights(a + layout.TEST, b + layout.TEST, c + layout.TEST, d + layout.TEST)
+    ranks = fetched_half(columns, index)
+    for k in range(1, n_pairs):
+        other = fetched_half(columns + layout.COLUMNS_PER_PAIR * k, index)
+        ranks = replaced_where_equal(ranks, other, pair, k)
+    above = at_least(plus_sign_bit(ranks, index), tests)
+    return (above & ~shares_bit(bits, bits)) | shares_bit(ranks, bits)
+
+
+@device
+def _seven(mask, k, tables):
+    """What seven decisions lead to; see `blocks._paths`."""
+    return load_uint16(tables + layout.PATHS_AT + 2 * ((mask >> (8 * k)) & layout.PATH_MASK))
+
+
+@device
+def _four_leaves(half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, n, total):
+    """
+    Add the leaves that blocks p to s lead to, the first `n` of them.
+
+    With shuffles of 16 bytes a comparison of 64 nodes costs four times what it does with one permute.  So the upper three levels
+    of four trees share one of 32 bytes, and then the subtrees that they lead to share another.
+    """
+    kinds = 4 * layout.EXITS
+    a, b, c, d = tests + size * p, tests + size * q, tests + size * r, tests + size * s
+    mask = half_mask_of(a, b, c, d, columns, n_pairs)
+    e, f, g, h = _seven(mask, 0, tables), _seven(mask, 1, tables), _seven(mask, 2, tables), _seven(mask, 3, tables)
+    mask = half_mask_of(a + (e & 255), b + (f & 255), c + (g & 255), d + (h & 255), columns, n_pairs)
+    total += load_float32(exits + kinds * p + 4 * (8 * (e >> 8) + (_seven(mask, 0, tables) >> 8)))
+    if n > 1:
+        total += load_float32(exits + kinds * q + 4 * (8 * (f >> 8) + (_seven(mask, 1, tables) >> 8)))
+    if n > 2:
+        total += load_float32(exits + kinds * r + 4 * (8 * (g >> 8) + (_seven(mask, 2, tables) >> 8)))
+    if n > 3:
+        total += load_float32(exits + kinds * s + 4 * (8 * (h >> 8) + (_seven(mask, 3, tables) >> 8)))
+    return total
+
+
+@device
+def _one_block_in_fours(half_mask_of, mask_of, instruction_set, size, tables, columns, begin, end, total):
+    """`_one_block`, four trees at a time."""
+    tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
+    n_pairs = _word(tables, layout.N_PAIRS)
+    for p in range(begin, end, 4):
+        q, r, s = min(p + 1, end - 1), min(p + 2, end - 1), min(p + 3, end - 1)
+        total = _four_leaves(half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, end - p, total)
+    return total
+
+
+@device
+def _two_blocks_in_fours(half_mask_of, mask_of, instruction_set, size, tables, columns, begin, end, total):
+    """`_two_blocks`, four trees at a time below their roots."""
+    roots, tests = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.TESTS_AT)
+    exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
+    for first in range(begin, end, layout.TREES_PER_ROOT):
+        mask = mask_of(instruction_set, roots + size * (first >> 3), columns, n_pairs)
+        last = min(layout.TREES_PER_ROOT, end - first) - 1
+        for k in range(0, last + 1, 4):
+            p, q = _second_block(mask, first, k, tables), _second_block(mask, first, min(k + 1, last), tables)
+            r = _second_block(mask, first, min(k + 2, last), tables)
+            s = _second_block(mask, first, min(k + 3, last), tables)
+            total = _four_leaves(
+                half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, last + 1 - k, total
+            )
+    return total
+
+
+@device
+def walk_avx512(tables, columns, begin, end, total):
+    """Add the leaves that a ranked row reaches in trees `begin`, a multiple of eight, to `end`."""
+    chosen, shape = avx512(), _word(tables, layout.SHAPE)
+    if _word(tables, layout.GENERAL):
+        size = layout.LARGE_BLOCK
+        if shape == layout.ONE_BLOCK:
+            return _one_block(_general_mask, chosen, size, tables, columns, begin, end, total)
+        if shape == layout.TWO_BLOCKS:
+            return _two_blocks(_general_mask, chosen, size, tables, columns, begin, end, total)
+        return _chained(_general_mask, chosen, size, tables, columns, begin, end, total)
+    size = layout.SMALL_BLOCK
+    if shape == layout.ONE_BLOCK:
+        return _one_block(_mask, chosen, size, tables, columns, begin, end, total)
+    if shape == layout.TWO_BLOCKS:
+        return _two_blocks(_mask, chosen, size, tables, columns, begin, end, total)
+    return _chained(_mask, chosen, size, tables, columns, begin, end, total)
+
+
+@device
+def walk_avx2(tables, columns, begin, end, total):
+    """Add the leaves that a ranked row reaches in trees `begin`, a multiple of eight, to `end`."""
+    chosen, shape = avx2(), _word(tables, layout.SHAPE)
+    if _word(tables, layout.GENERAL):
+        half, whole, size = _general_half_mask, _general_mask, layout.LARGE_BLOCK
+        if shape == layout.ONE_BLOCK:
+            return _one_block_in_fours(half, whole, chosen, size, tables, columns, begin, end, total)
+        if shape == layout.TWO_BLOCKS:
+            return _two_blocks_in_fours(half, whole, chosen, size, tables, columns, begin, end, total)
+        return _chained(whole, chosen, size, tables, columns, begin, end, total)
+    size = layout.SMALL_BLOCK
+    if shape == layout.ONE_BLOCK:
+        return _one_block_in_fours(_half_mask, _mask, chosen, size, tables, columns, begin, end, total)
+    if shape == layout.TWO_BLOCKS:
+        return _two_blocks_in_fours(_half_mask, _mask, chosen, size, tables, columns, begin, end, total)
+    return _chained(_mask, chosen, size, tables, columns, begin, end, total)
+
+
+@device
+def margin_of(walk, row, tables):
     """
     Margin of one row.
 
     Parameters
     ----------
-    instruction_set : `fraudsdk._simd.avx512` or `fraudsdk._simd.avx2`
-        What to compile for.
+    walk : device function
+        `walk_avx512` or `walk_avx2`.
     row : int64
         Address of float32[n_features]; NaN = missing.
     tables : int64
@@ -252,7 +372,7 @@ def margin_of(instruction_set, row, tables):
     columns = _row_columns()
     _rank(row, tables, columns)
     base = load_float32(tables + 8 * layout.BASE_MARGIN)
-    return _add_leaves(instruction_set, tables, columns, 0, _word(tables, layout.N_TREES), base)
+    return walk(tables, columns, 0, _word(tables, layout.N_TREES), base)
 
 
 @device
@@ -275,36 +395,49 @@ def _one_block_by_four(mask_of, instruction_set, size, tables, columns, width, b
 
 
 @device
-def _add_leaves_by_four(instruction_set, tables, columns, width, begin, end, totals):
-    """`_add_leaves` for four rows."""
-    if _word(tables, layout.SHAPE) == layout.ONE_BLOCK:
-        if _word(tables, layout.GENERAL):
-            size = layout.LARGE_BLOCK
-            _one_block_by_four(_general_mask, instruction_set, size, tables, columns, width, begin, end, totals)
-        else:
-            size = layout.SMALL_BLOCK
-            _one_block_by_four(_mask, instruction_set, size, tables, columns, width, begin, end, totals)
-        return
-    # Rows of a deeper tree part company after its first block: there is nothing to load once.
+def _each_of_four(walk, tables, columns, width, begin, end, totals):
+    """Walk for four rows, one after another."""
     for k in range(layout.ROWS_PER_STEP):
-        total = load_float32(totals + 4 * k)
-        total = _add_leaves(instruction_set, tables, columns + width * k, begin, end, total)
+        total = walk(tables, columns + width * k, begin, end, load_float32(totals + 4 * k))
         store_float32(totals + 4 * k, total)
 
 
 @device
-def margins_of(instruction_set, rows, n_rows, tables, out):
+def four_rows_avx512(tables, columns, width, begin, end, totals):
+    """`walk_avx512` for four rows, `width` bytes apart."""
+    if _word(tables, layout.SHAPE) == layout.ONE_BLOCK:
+        if _word(tables, layout.GENERAL):
+            size = layout.LARGE_BLOCK
+            _one_block_by_four(_general_mask, avx512(), size, tables, columns, width, begin, end, totals)
+        else:
+            size = layout.SMALL_BLOCK
+            _one_block_by_four(_mask, avx512(), size, tables, columns, width, begin, end, totals)
+    else:
+        # Rows of a deeper tree part company after its first block: there is nothing to load once.
+        _each_of_four(walk_avx512, tables, columns, width, begin, end, totals)
+
+
+@device
+def four_rows_avx2(tables, columns, width, begin, end, totals):
+    """`walk_avx2` for four rows, `width` bytes apart; four trees of one row gain more than one tree of four rows does."""
+    _each_of_four(walk_avx2, tables, columns, width, begin, end, totals)
+
+
+@device
+def margins_of(walk_four_rows, rows, n_rows, tables, out):
     """
     Margins of many rows: a block of rows is ranked, then meets the forest a chunk of trees at a time.
 
     Parameters
     ----------
-    instruction_set, tables
-        As for `margin_of`.
+    walk_four_rows : device function
+        `four_rows_avx512` or `four_rows_avx2`.
     rows : int64
         Address of float32[n_rows, n_features], C-contiguous.
     n_rows : int64
         How many.
+    tables : int64
+        Address of block tables.
     out : float32[n_rows]
         Receives the margins.
     """
@@ -325,6 +458,6 @@ def margins_of(instruction_set, rows, n_rows, tables, out):
         for begin in range(0, n_trees, layout.TREES_PER_CHUNK):
             end = min(begin + layout.TREES_PER_CHUNK, n_trees)
             for k in range(0, n, layout.ROWS_PER_STEP):
-                _add_leaves_by_four(instruction_set, tables, columns + width * k, width, begin, end, totals + 4 * k)
+                walk_four_rows(tables, columns + width * k, width, begin, end, totals + 4 * k)
         for k in range(n):
             out[start + k] = load_float32(totals + 4 * k)

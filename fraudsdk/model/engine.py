@@ -31,8 +31,11 @@ _NEEDS: Final = {"avx512": _simd.AVX512, "avx2": _simd.AVX2, PORTABLE: ()}
 _MODULES: Final = {"avx512": "avx512", "avx2": "avx2", PORTABLE: "kernels"}
 ENGINES: Final = tuple(_NEEDS)
 
-# Pairs of registers beyond which the walk is faster than to look through all of them for each block (ADR 0008).
-_MAX_PAIRS: Final = {"avx512": 8, "avx2": 1}
+# Pairs of registers to look through for each block beyond which the walk is faster: (numeric tests only, also sets of
+# categories, on which the walk is slow).  ADR 0008.
+_MAX_PAIRS: Final = {"avx512": (3, 12), "avx2": (1, 6)}
+# Forests deeper than two blocks gain with the first only.
+_CHAINS: Final = ("avx512",)
 
 
 class Engine(Protocol):
@@ -131,8 +134,12 @@ def _chosen(tables: Int32Array) -> tuple[str, npt.NDArray[Any]]:
         blocks = build_blocks(tables)
     except ConfigurationError:  # too large for blocks: the walk takes every forest
         return PORTABLE, tables
-    n_pairs = int(blocks[8 * block_layout.N_PAIRS :][:8].view(np.int64)[0])
-    return (fastest, blocks) if n_pairs <= _MAX_PAIRS[fastest] else (PORTABLE, tables)
+    header = blocks[: 8 * block_layout.HEADER_WORDS].view(np.int64)
+    has_sets = int(header[block_layout.N_CATEGORICAL] > 0)
+    slower = header[block_layout.N_PAIRS] > _MAX_PAIRS[fastest][has_sets] or (
+        header[block_layout.SHAPE] == block_layout.CHAINED and fastest not in _CHAINS
+    )
+    return (PORTABLE, tables) if slower else (fastest, blocks)
 
 
 def _content(tables: Int32Array, name: str) -> npt.NDArray[Any]:

@@ -69,6 +69,8 @@ class Policy:
 
     Attributes
     ----------
+    band_of : callable
+        Outcome of a score by the bands alone.
     approves_below : float
         Scores from 0 up to here are approved by the band alone, whatever the transaction: `decide` need not be asked.
         Minus infinity where rules, lists or sampled explanations may have a say.
@@ -114,7 +116,7 @@ class Policy:
         }
         self._list_reasons = {entity_list.name: _reason_of_list(entity_list, catalogue) for entity_list in spec.lists}
         self._lists = ListIndex(spec.lists)
-        self._outcome_of_score = spec.bands.outcome
+        self.band_of = spec.bands.outcome
         self._rules = self._compiled(spec.rules)
         self._rules_without_model = self._compiled((*spec.rules, *fallback.rules))
         self._segments = [
@@ -160,7 +162,7 @@ class Policy:
         values = self._layout.fetch(transaction, row, margin, score)
         fired = [compiled for compiled in self._rules if compiled.holds(values)]
         hit = self._lists.find(transaction)
-        band = self._outcome_of_score(score)
+        band = self.band_of(score)
         if not fired and hit is None and band is Outcome.APPROVE and not self._explain_below:  # nearly always
             return approval(transaction.transaction_id, score, margin, model_version)
         verdict = self._verdict(hit, fired, band)

@@ -25,6 +25,7 @@ class Judge:
     calibration : Calibration
     policy : Policy
     explainer : Explainer or None
+        The model's own, unless the host brings another.
     approval_word : int
         How the journal records an approval by the band of this model's score.
     version : str

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from fraudsdk._jit import warm_up
 from fraudsdk.config import ScorerConfig
 from fraudsdk.domain.decision import Decision, Outcome, approval
-from fraudsdk.domain.explanation import Explanation, FeatureContribution
+from fraudsdk.domain.explanation import Explanation
 from fraudsdk.domain.fields import TRANSACTION_KEY
 from fraudsdk.domain.masking import masked
 from fraudsdk.domain.refusal import RefusedValue
@@ -37,8 +37,6 @@ from fraudsdk.errors import (
     DeadlineExceededError,
     FraudSDKError,
     InvalidTransactionError,
-    MissingExtraError,
-    ModelError,
     SchemaMismatchError,
 )
 from fraudsdk.features.engine import FeatureEngine, Recorded
@@ -51,8 +49,9 @@ from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.policy.spec import PolicySpec
 from fraudsdk.scorer import kernels
+from fraudsdk.scorer.explanations import contributions, explanation
 from fraudsdk.scorer.judge import Judge
-from fraudsdk.scorer.parts import feature_set_of, installed_explainer, policy_of, vocabulary_of
+from fraudsdk.scorer.parts import feature_set_of, policy_of, vocabulary_of
 from fraudsdk.sinks.port import DecisionSink
 from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock, Deadline
 
@@ -89,7 +88,7 @@ class Scorer:
         None: every decision is the fallback's.
     config : ScorerConfig
     explainer : Explainer or None
-        Gives reasons; without one a decision that needs them is marked degraded.
+        Gives reasons in place of the model's own; with neither, a decision that needs them is marked degraded.
     sink : DecisionSink or None
         Told of every decision.  Its `write` is called on the scoring thread: wrap a slow one in `BackgroundSink`.
     clock : Clock
@@ -179,7 +178,7 @@ class Scorer:
             policy_of(config, model),
             model,
             config,
-            explainer=explainer or installed_explainer(model),
+            explainer=explainer,
             sink=sink,
             clock=clock,
         )
@@ -224,7 +223,7 @@ class Scorer:
                 f"model {model.version} was trained with another vocabulary, so its category codes mean other things; open a "
                 "new scorer with it"
             )
-        judge = self._judge_of(model, policy_of(self._config, model), installed_explainer(model))
+        judge = self._judge_of(model, policy_of(self._config, model), None)
         model.warm_up()
         replaced, self._judge = self._judge, judge
         return replaced.model
@@ -300,11 +299,9 @@ class Scorer:
         InvalidTransactionError
             The transaction is wrong, is no authorisation or refund, or was recorded already.
         ModelError
-            There is no model, or nothing installed can explain it.
+            There is no model, or it carries no explanations.
         """
         judge = self._judge
-        if judge.model is None or judge.explainer is None:
-            raise ModelError("nothing to explain with: open the scorer with a model, and install fraudsdk[train]")
         prepared = self._prepare(transaction)
         with self._lock:
             self._encoder.encode(prepared, self._ints, self._numbers)
@@ -321,23 +318,7 @@ class Scorer:
             raise InvalidTransactionError(
                 "type", f"is {prepared.type.value}", "only authorisations and refunds are scored"
             )
-        margin = judge.model.margin(row)
-        contributions = judge.explainer.contributions(row[np.newaxis, :])[0]
-        features = [
-            FeatureContribution(
-                info.name, info.description, float(value), float(weight), p.entity, p.known, p.age_us, p.exact
-            )
-            for info, value, weight, p in zip(self._schema.features, row, contributions[:-1], provenance, strict=True)
-        ]
-        features.sort(key=lambda feature: -abs(feature.contribution))
-        return Explanation(
-            transaction_id=prepared.transaction_id,
-            model_version=judge.model.version,
-            margin=margin,
-            base_margin=float(contributions[-1]),
-            score=judge.calibration.probability(margin),
-            features=tuple(features),
-        )
+        return explanation(judge, self._schema, prepared.transaction_id, row, provenance)
 
     def feedback(self, transaction_id: str, *, is_fraud: bool | None = None, declined: bool | None = None) -> bool:
         """
@@ -413,7 +394,7 @@ class Scorer:
             model,
             Calibration.identity() if model is None else model.calibration,
             compiled,
-            explainer,
+            explainer if explainer is not None or model is None else model.explainer,
             self._recorder.pack(approval("", 0.0, 0.0, version)),
         )
 
@@ -512,7 +493,7 @@ class Scorer:
                 score = judge.calibration.probability(margin)
             stage = "policy"
             decision = judge.policy.decide(
-                transaction, row, margin, score, judge.version, lambda: _contributions(judge, row, deadline)
+                transaction, row, margin, score, judge.version, lambda: _in_time(judge, row, deadline)
             )
             if deadline is not None and deadline.passed() and not decision.degraded:
                 decision = replace(decision, degraded=True, degraded_because="deadline: passed while deciding")
@@ -606,13 +587,10 @@ def _lifecycle(judge: Judge, transaction: Transaction) -> Decision:
     )
 
 
-def _contributions(judge: Judge, row: npt.NDArray[np.float32], deadline: Deadline | None) -> npt.NDArray[np.float64]:
+def _in_time(judge: Judge, row: npt.NDArray[np.float32], deadline: Deadline | None) -> npt.NDArray[np.float64]:
     if deadline is not None and deadline.passed():
         raise DeadlineExceededError("the deadline passed before the explainer was asked")
-    if judge.explainer is None:
-        raise MissingExtraError("xgboost", "train")
-    contributions: npt.NDArray[np.float64] = judge.explainer.contributions(row[np.newaxis, :])[0]
-    return contributions
+    return contributions(judge, row)
 
 
 def _parsed(field: str, value: Any, parse: Callable[[Any], Any]) -> Any:

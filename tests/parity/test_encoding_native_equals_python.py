@@ -4,12 +4,14 @@ The native road through the border and the one in Python are one: the same bits,
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import sys
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from random import Random
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -109,7 +111,7 @@ disguised = st.builds(
     card_numbers,
     st.sampled_from(["", " ", "-", "_", ".", "  "]),
     st.sampled_from(["", "-", "u", "B", "b", ";", "%B", "#", "x"]),
-    st.sampled_from(["", "=2512", "D25121010000", "^NAME", "-", "f", "é", "\n"]),
+    st.sampled_from(["", "=2512", "=", "D25121010000", "D2512101F", "D", "^NAME", "^", "-", "f", "@a.com", "é", "\n"]),
 )
 tokens = st.one_of(
     st.text("0123456789abcdefABCDEF-", max_size=40),
@@ -170,7 +172,7 @@ moments = st.integers(6 * 10**14, 73 * 10**14).map(
     lambda us: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
 )
 zones = st.integers(-24 * 60 + 1, 24 * 60 - 1).map(lambda minutes: timezone(timedelta(minutes=minutes)))
-zoned = st.builds(datetime.astimezone, moments, zones)
+zoned = st.builds(datetime.astimezone, moments, zones | st.sampled_from([ZoneInfo("UTC"), ZoneInfo("Asia/Tokyo")]))
 
 
 def with_one_change(text, place, character):
@@ -263,6 +265,12 @@ numbers = st.one_of(
     )
     | st.sampled_from([np.float32(0.1), np.int8(3), Decimal("1.5"), OwnFloat(2.5), "x", 2**53 + 1]),
 )
+# Groups of an IPv6 address, mostly zero, with two colons anywhere or nowhere.
+spelt_groups = st.builds(
+    lambda groups, gap: ":".join([*groups[:gap], "", *groups[gap:]] if gap >= 0 else groups),
+    st.lists(st.sampled_from(["0", "0", "0", "1", "ffff", "ab", "00", "A", "12345", "1.2.3.4"]), max_size=8),
+    st.integers(-1, 8),
+).map(lambda text: ":" + text if text.startswith(":") else text + ":" * text.endswith(":"))
 ANYTHING = {
     "transaction_id": identifiers,
     "event_time": times,
@@ -280,6 +288,8 @@ ANYTHING = {
     "ip": st.one_of(
         st.ip_addresses().map(str),
         st.ip_addresses(v=4).map(str),
+        st.ip_addresses(v=6).map(lambda address: address.exploded),
+        spelt_groups,
         st.text("0123456789.", max_size=16),
         st.sampled_from(
             ["01.2.3.4", "1.2.3", "1.2.3.4.", "1.2.3.256", "::1", "::ffff:1.2.3.4", " 1.2.3.4", "1.2.3.4/8"]
@@ -319,6 +329,15 @@ def natively(encoder, mapping):
     ints, numbers = encoder.empty(1)
     ints[:], numbers[:] = 77, 77.0  # every column must be written
     return (ints.tobytes(), numbers.tobytes()) if encoder.read_native(mapping, ints, numbers) else None
+
+
+def canonical(text):
+    """The canonical spelling of an address; None for no address, and for IPv4 in the clothes of IPv6."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return None if getattr(address, "ipv4_mapped", None) else str(address)
 
 
 def changed(mapping, changes):
@@ -361,13 +380,20 @@ def test_one_field_alone_is_read_as_python_reads_it(change):
         assert native in (None, by_python(encoder, mapping))
 
 
+def in_zoneinfo_utc(moment):
+    return moment.replace(tzinfo=ZoneInfo("UTC"))
+
+
 def values_as_most_hosts_send_them():
     return {
         "transaction_id": st.one_of(
             st.uuids().map(str), st.integers(1, 10**12), st.from_regex(r"\A[a-z]{1,3}-[0-9]{1,18}\Z")
         ),
         "event_time": st.one_of(
-            moments.map(datetime.isoformat), moments, moments.map(lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ"))
+            moments.map(datetime.isoformat),
+            moments,
+            moments.map(lambda moment: moment.replace(tzinfo=ZoneInfo("UTC"))),
+            moments.map(lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ")),
         ).filter(lambda time: "1990" < str(time) < "2199"),
         "amount": st.one_of(st.integers(0, 10**9), st.integers(0, 10**9).map(lambda minor: f"{minor / 100:.2f}"))
         | st.integers(0, 10**9).map(lambda minor: minor / 100),
@@ -377,7 +403,7 @@ def values_as_most_hosts_send_them():
         "declined": st.sampled_from([None, True, False, "yes", 0]),
         "user_id": st.one_of(st.uuids().map(str), st.integers(0, 10**9), st.emails()),
         "card_id": st.from_regex(r"\Atok_[0-9a-f]{32}\Z"),
-        "ip": st.ip_addresses(v=4).map(str),
+        "ip": st.ip_addresses().filter(lambda address: not getattr(address, "ipv4_mapped", None)).map(str),
         "channel": st.sampled_from(["pos", "POS", "ecommerce", "moto"]),
         "mcc": st.one_of(st.integers(0, 9999), st.integers(0, 9999).map("{:04}".format)),
         "merchant_country": st.sampled_from(["GB", "gb", "GBR", "826", 826, "XK"][:5]),
@@ -387,6 +413,26 @@ def values_as_most_hosts_send_them():
         "points": st.integers(-(10**9), 10**9),
         "tier": st.sampled_from(["gold", "Silver", "platinum plus", None, ""]),
     }
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.ip_addresses(v=6).map(str) | spelt_groups)
+@example("::ffff:1.2.3.4")
+@example("::ffff:102:304")
+@example("1:0:0:2::3")
+@example("1:0:0:2:0:0:0:3")
+@example("1::2:0:0:3:4:5")
+@example("::")
+def test_only_canonical_addresses_are_taken_as_they_are(text):
+    """
+    Two spellings of one address must not become two entities.
+    """
+    mapping = {**EVERYDAY, "ip": text}
+    native = natively(FULL, mapping)
+
+    assert native in (None, by_python(FULL, mapping))
+    if text == canonical(text):
+        assert native is not None
 
 
 @settings(max_examples=150, deadline=None)

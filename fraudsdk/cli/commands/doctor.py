@@ -133,11 +133,6 @@ def _extras() -> Iterator[Finding]:
             yield Finding(NOTE, f"extra {extra}", f"lacks {', '.join(missing)}: {remedy}")
         else:
             yield Finding(OK, f"extra {extra}", present)
-    explainers = [point.value for point in metadata.entry_points(group="fraudsdk.explainers")]
-    if explainers and _version("xgboost") is not None:
-        yield Finding(OK, "reasons", f"exact SHAP by {', '.join(explainers)}")
-    else:
-        yield Finding(NOTE, "reasons", "none to be had: what is not approved will be degraded; install fraudsdk[train]")
 
 
 def _compiler() -> Iterator[Finding]:
