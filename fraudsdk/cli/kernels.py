@@ -12,7 +12,7 @@ from fraudsdk.errors import ConfigurationError
 if TYPE_CHECKING:
     from fraudsdk._jit import Kernel
 
-# Leaves bring vendors and no kernels; the compiler of kernels brings Numba.
+# Leaves bring vendors and no kernels; the compiler of kernels and what it inlines of LLVM bring Numba.
 _WITHOUT_KERNELS: Final = ("adapters", "cli", "compiler", "simulation", "testing", "training", "_codegen", "_vectors")
 
 
@@ -22,7 +22,7 @@ def all_kernels() -> list[Kernel]:
     from fraudsdk import _jit
 
     for module in pkgutil.iter_modules(fraudsdk.__path__):
-        if module.name in _WITHOUT_KERNELS:
+        if module.name in _WITHOUT_KERNELS or module.name.endswith("_llvm"):
             continue
         imported = importlib.import_module(f"fraudsdk.{module.name}")
         if module.ispkg:
