@@ -99,6 +99,10 @@ class SchemaMismatchError(ModelError):
     """
 
 
+class ExplanationError(ModelError):
+    """Contributions of features do not add up to the margin that they explain."""
+
+
 class StateUnavailableError(FraudSDKError):
     """Entity state cannot be read now.  Nobody's fault: retry or degrade."""
 

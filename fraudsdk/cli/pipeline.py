@@ -34,7 +34,7 @@ from fraudsdk.model.manifest import BOOSTER, Manifest
 from fraudsdk.policy.bands import ScoreBands
 from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.spec import PolicySpec
-from fraudsdk.scorer import FEATURES_FILE, POLICY_FILE, VOCABULARY_FILE
+from fraudsdk.scorer.parts import FEATURES_FILE, POLICY_FILE, VOCABULARY_FILE
 from fraudsdk.training.evaluate import Evaluation, evaluate
 from fraudsdk.training.files import written_whole
 from fraudsdk.training.matrix import NEVER_US, UNKNOWN, TrainingMatrix

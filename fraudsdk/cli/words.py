@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from fraudsdk.domain.decision import Decision, Outcome
-from fraudsdk.domain.explanation import Explanation, FeatureContribution
+from fraudsdk.domain.explanation import Counterfactual, Explanation, FeatureContribution
 from fraudsdk.domain.masking import shown
 from fraudsdk.training.files import written_whole
 from fraudsdk.training.waterfall import waterfall_html, waterfall_png
@@ -20,6 +20,12 @@ _VERBS: Final = {
     Outcome.REVIEW: "sent to review",
     Outcome.STEP_UP: "asked to step up",
     Outcome.DECLINE: "declined",
+}
+_ACTS: Final = {
+    Outcome.APPROVE: "approved it",
+    Outcome.REVIEW: "sent it to review",
+    Outcome.STEP_UP: "asked it to step up",
+    Outcome.DECLINE: "declined it",
 }
 # Longest first; what is left over after two units is of no interest.
 _UNITS_S: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
@@ -42,7 +48,28 @@ def explanation_lines(decision: Decision, explanation: Explanation) -> list[str]
         weight = "" if reason.contribution is None else f"  ({reason.contribution:+.2f})"
         lines.append(f"  {rank}. {reason.code}  {reason.text}{weight}")
         lines.append(f"     to the customer: {reason.customer_text}")
-    return [*lines, "", *_contribution_lines(explanation)]
+    lines += ["", *_contribution_lines(explanation)]
+    if explanation.counterfactual is not None:
+        lines += ["", counterfactual_sentence(explanation.counterfactual)]
+    return lines
+
+
+def counterfactual_sentence(change: Counterfactual) -> str:
+    """What would have moved the verdict, in a sentence; of the model alone, for lists and rules were not asked."""
+    bounds = [
+        (words, bound) for words, bound in (("at least", change.low), ("below", change.high)) if math.isfinite(bound)
+    ]
+    # As few digits as tell the value from what it should have been.
+    for digits in (4, 6, 9):
+        value = _value(change.value, digits)
+        told = [f"{words} {_value(bound, digits)}" for words, bound in bounds]
+        if not any(text.endswith(f" {value}") for text in told):
+            break
+    return (
+        f"The model alone would have {_ACTS[change.becomes]}, not {_ACTS[change.was]}, had "
+        f'"{change.description or change.feature}" been {" and ".join(told)} instead of {value} '
+        f"(score {probability(change.score)})."
+    )
 
 
 def write_waterfall(explanation: Explanation, path: Path, *, title: str) -> None:
@@ -114,10 +141,10 @@ def _contribution_line(feature: FeatureContribution) -> str:
     )
 
 
-def _value(value: float) -> str:
+def _value(value: float, digits: int = 4) -> str:
     if math.isnan(value):
         return "missing"
-    return f"{value:,.0f}" if value == int(value) and abs(value) < 1e9 else f"{value:,.4g}"
+    return f"{value:,.0f}" if abs(value) < 1e9 and value == int(value) else f"{value:,.{digits}g}"
 
 
 def _provenance(feature: FeatureContribution) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,15 +12,15 @@ import numpy as np
 from fraudsdk.compiler.probes import Edges, probe_rows
 from fraudsdk.compiler.reference import booster_margins, inplace_margins
 from fraudsdk.compiler.vendors import vendor
-from fraudsdk.model.artefact import Engine
 from fraudsdk.model.certificate import MAX_BOUND, Certificate, Suite
+from fraudsdk.model.engine import Engine
 from fraudsdk.model.forest import Float32Array, Tree
 
 Predict = Callable[[Float32Array], Float32Array]
 
 
 def certify(
-    engine: Engine,
+    engines: Sequence[Engine],
     booster: Any,
     *,
     trees: list[Tree],
@@ -34,12 +34,13 @@ def certify(
     seed: int,
 ) -> Certificate:
     """
-    Try an engine against the booster it was compiled from.
+    Try native code against the booster it was compiled from.
 
     Parameters
     ----------
-    engine : Engine
-        As it will be loaded.  Each row is scored twice: alone, and in a batch.
+    engines : sequence of Engine
+        As they may be loaded, the one that this CPU gets first.  It scores each row twice: alone, and in a batch; the others
+        score batches.
     booster : xgboost.Booster
         The truth.
     trees, n_features, base_margin
@@ -67,7 +68,7 @@ def certify(
         native_sha256=native_sha256,
         manifest_sha256=manifest_sha256,
         suites=tuple(
-            _suite(name, (rows for _, rows in group), engine, booster) for name, group in groupby(probes, _name)
+            _suite(name, (rows for _, rows in group), engines, booster) for name, group in groupby(probes, _name)
         ),
     )
     certificate.check(n_features=n_features)
@@ -89,7 +90,7 @@ def _name(probe: tuple[str, Float32Array]) -> str:
     return probe[0]
 
 
-def _suite(name: str, blocks: Iterable[Float32Array], engine: Engine, booster: Any) -> Suite:
+def _suite(name: str, blocks: Iterable[Float32Array], engines: Sequence[Engine], booster: Any) -> Suite:
     # A DMatrix refuses infinities; inplace_predict runs the same predictor and takes them.
     infinite = "infinities" in name
     n_rows = n_unequal = 0
@@ -97,15 +98,15 @@ def _suite(name: str, blocks: Iterable[Float32Array], engine: Engine, booster: A
     ours, theirs = hashlib.sha256(), hashlib.sha256()
     for rows in blocks:
         expected = inplace_margins(booster, rows) if infinite else booster_margins(booster, rows)
-        batch = np.empty(len(rows), np.float32)
-        engine.margins(rows, batch)
-        alone = np.fromiter(map(engine.margin, rows), np.float32, count=len(rows))
-        unequal = _bits_differ(batch, expected) | _bits_differ(alone, expected)
+        batches = [_batch(engine, rows) for engine in engines]
+        alone = np.fromiter(map(engines[0].margin, rows), np.float32, count=len(rows))
+        unequal = np.zeros(len(rows), np.bool_)
         n_rows += len(rows)
-        n_unequal += int(unequal.sum())
-        for got in (batch, alone):
+        for got in (*batches, alone):
+            unequal |= _bits_differ(got, expected)
             largest = max(largest, _largest_difference(got, expected))
-        ours.update(batch.astype("<f4").tobytes())
+        n_unequal += int(unequal.sum())
+        ours.update(batches[0].astype("<f4").tobytes())
         theirs.update(expected.astype("<f4").tobytes())
     return Suite(
         inputs=name,
@@ -116,6 +117,12 @@ def _suite(name: str, blocks: Iterable[Float32Array], engine: Engine, booster: A
         reference_sha256=theirs.hexdigest(),
         artefact_sha256=ours.hexdigest(),
     )
+
+
+def _batch(engine: Engine, rows: Float32Array) -> Float32Array:
+    margins = np.empty(len(rows), np.float32)
+    engine.margins(rows, margins)
+    return margins
 
 
 def _bits_differ(a: Float32Array, b: Float32Array) -> Any:

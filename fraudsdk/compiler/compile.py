@@ -23,12 +23,14 @@ from fraudsdk.compiler.certify import certify
 from fraudsdk.compiler.documents import MAX_BYTES
 from fraudsdk.compiler.frontend import load_treelite, trees_of
 from fraudsdk.compiler.reference import empty_forest_margin, load_booster
+from fraudsdk.compiler.shap import check_contributions, shap_tables_of
 from fraudsdk.compiler.validate import ValidatedModel, check_feature_names, validate_model
 from fraudsdk.compiler.vendors import vendor
 from fraudsdk.errors import ConfigurationError, InvalidModelError, ModelNotFoundError
-from fraudsdk.model.artefact import Engine, table_engine
+from fraudsdk.model.artefact import table_engine
 from fraudsdk.model.calibration import Calibration
 from fraudsdk.model.documents import to_json
+from fraudsdk.model.engine import PORTABLE, Engine, TableEngine
 from fraudsdk.model.forest import Tree, build_tables, write_forest
 from fraudsdk.model.library import LibraryEngine
 from fraudsdk.model.manifest import (
@@ -39,10 +41,12 @@ from fraudsdk.model.manifest import (
     LIBRARY,
     MANIFEST,
     RESERVED,
+    SHAP,
     FileEntry,
     Manifest,
     plain_name,
 )
+from fraudsdk.model.shap_tables import write_shap
 
 CERTIFICATE_SEED: Final = 20_260_701
 
@@ -128,7 +132,10 @@ def compile_model(
         trees = trees_of(load_treelite(aside / BOOSTER), validated)
         base_margin = empty_forest_margin(validated)
         depth = max(tree.depth() for tree in trees)
-        engine = _native(aside, backend, trees, validated.n_features, depth, base_margin)
+        engines = _native(aside, backend, trees, validated.n_features, depth, base_margin)
+        shap_tables = shap_tables_of(validated, trees, base_margin)
+        check_contributions(shap_tables, booster, validated, trees, seed=CERTIFICATE_SEED)
+        (aside / SHAP).write_bytes(write_shap(shap_tables))
         for file_name, content in extras.items():
             (aside / file_name).write_bytes(content)
         stated = Manifest(
@@ -149,7 +156,7 @@ def compile_model(
             files=_entries(aside),
         )
         certificate = certify(
-            engine,
+            engines,
             booster,
             trees=trees,
             n_features=validated.n_features,
@@ -224,19 +231,26 @@ def _feature_names(given: tuple[str, ...] | None, model: ValidatedModel) -> tupl
 
 def _native(
     aside: Path, backend: str, trees: list[Tree], n_features: int, depth: int, base_margin: np.float32
-) -> Engine:
-    """Write the native file, and load it the way it will be loaded."""
+) -> list[Engine]:
+    """Write the native file, and load it in the ways it may be loaded, the one that this CPU gets first."""
     if backend == "c":
         build_library(aside, n_features=n_features, n_trees=len(trees), base_margin=base_margin)
-        return LibraryEngine(aside / LIBRARY, sha256=_digest(aside / LIBRARY), n_features=n_features)
+        return [LibraryEngine(aside / LIBRARY, sha256=_digest(aside / LIBRARY), n_features=n_features)]
     (aside / FOREST).write_bytes(write_forest(build_tables(trees, n_features=n_features, base_margin=base_margin)))
-    return table_engine(
-        (aside / FOREST).read_bytes(),
-        n_features=n_features,
-        n_trees=len(trees),
-        depth=depth,
-        base_margin=float(base_margin),
-    )
+
+    def load(name: str | None) -> TableEngine:
+        return table_engine(
+            (aside / FOREST).read_bytes(),
+            n_features=n_features,
+            n_trees=len(trees),
+            depth=depth,
+            base_margin=float(base_margin),
+            name=name,
+        )
+
+    fastest = load(None)
+    # The walk too: it is what a CPU without vectors will take, and it reads the file's own tables.
+    return [fastest] if fastest.name == PORTABLE else [fastest, load(PORTABLE)]
 
 
 def _libraries(backend: str) -> dict[str, str]:

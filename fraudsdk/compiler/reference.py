@@ -25,6 +25,7 @@ def load_booster(data: bytes) -> Any:
     try:
         booster = xgboost.Booster()
         booster.load_model(bytearray(data))
+        booster.set_param({"nthread": 1})
     except xgboost.core.XGBoostError as error:
         raise InvalidModelError(f"XGBoost cannot read the model: {_first_line(error)}; save it again") from error
     return booster

@@ -44,7 +44,8 @@ _ISO_3166_1 = """
     ZW ZWE 716
 """
 
-_ALPHA_2: Final[dict[str, str]] = {
+# Every spelling of the standard -> the alphabetic two-letter code.
+COUNTRY_SPELLINGS: Final[dict[str, str]] = {
     spelling: entry.split()[0] for entry in _ISO_3166_1.split(",") for spelling in entry.split()
 }
 
@@ -65,8 +66,8 @@ def parse_country(value: object) -> str | None:
     >>> parse_country("GBR"), parse_country("826"), parse_country(36), parse_country("xk")
     ('GB', 'GB', 'AU', 'XK')
     """
-    if type(value) is str and value in _ALPHA_2:
-        return _ALPHA_2[value]
+    if type(value) is str and value in COUNTRY_SPELLINGS:
+        return COUNTRY_SPELLINGS[value]
     if is_integer(value) and 0 <= value.__index__() < 1000:
         code = f"{value.__index__():03}"
     elif isinstance(value, str):
@@ -77,8 +78,8 @@ def parse_country(value: object) -> str | None:
         raise RefusedValue(f"must be text, was {type(value).__name__}", 'send an ISO 3166 code such as "GB"')
     if not code:
         return None
-    if code in _ALPHA_2:
-        return _ALPHA_2[code]
+    if code in COUNTRY_SPELLINGS:
+        return COUNTRY_SPELLINGS[code]
     if code.isascii() and ((code.isalpha() and len(code) in (2, 3)) or (code.isdigit() and len(code) == 3)):
         return code
     raise RefusedValue(f"must be an ISO 3166 country code, was {shown(value)}", 'send "GB", "GBR" or "826", not a name')

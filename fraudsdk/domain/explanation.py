@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fraudsdk.domain.decision import Outcome
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureContribution:
@@ -38,6 +40,45 @@ class FeatureContribution:
 
 
 @dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """
+    The smallest change of one feature after which the score would lie in another band.
+
+    Every value that one feature can take is considered, and none that two take together.  Lists and rules are not asked: it
+    speaks of the model.  `fraudsdk.model.counterfactual` says what is smallest.
+
+    Attributes
+    ----------
+    feature, description : str
+        Of the feature that changes.
+    value : float
+        As the model read it.
+    changed_to : float
+        The nearest value that does it.
+    low, high : float
+        All values from `low` on and below `high` do it too; infinite where there is no bound.
+    n_cuts : int
+        Thresholds of the forest on this feature between the two values.
+    was, becomes : Outcome
+        Of the score's band, before and after.
+    margin, score : float
+        After the change.
+    """
+
+    feature: str
+    description: str
+    value: float
+    changed_to: float
+    low: float
+    high: float
+    n_cuts: int
+    was: Outcome
+    becomes: Outcome
+    margin: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """
     The margin of one transaction, taken apart.
@@ -54,6 +95,9 @@ class Explanation:
         Calibrated probability.
     features : tuple of FeatureContribution
         Weightiest first.
+    counterfactual : Counterfactual or None
+        The smallest change that would have brought a milder band or, for an approval, a stricter one; None where no change
+        of one feature does.
     """
 
     transaction_id: str
@@ -62,3 +106,4 @@ class Explanation:
     base_margin: float
     score: float
     features: tuple[FeatureContribution, ...]
+    counterfactual: Counterfactual | None = None

@@ -216,6 +216,14 @@ def parse_direction(value: object) -> bool:
 
 
 _TYPES: Final = {kind.value: kind for kind in TransactionType} | {"authorization": TransactionType.AUTHORISATION}
+TYPE_SPELLINGS: Final = tuple(_TYPES)
+
+# Least and greatest value, both included, and what a message asks for.
+NUMBER_BOUNDS: Final = {
+    **dict.fromkeys(("latitude", "home_latitude"), (-90.0, 90.0, "degrees from -90 to 90")),
+    **dict.fromkeys(("longitude", "home_longitude"), (-180.0, 180.0, "degrees from -180 to 180")),
+    "account_age_days": (0.0, 73_000.0, "days from 0 to 73000"),
+}
 
 # Every field that means the same in a mapping, in a table and as an attribute.
 FIELD_PARSERS: Final[dict[str, Parser]] = {
@@ -230,10 +238,8 @@ FIELD_PARSERS: Final[dict[str, Parser]] = {
     **dict.fromkeys(("channel", "entry_mode", "three_ds"), parse_category),
     "mcc": parse_mcc,
     **dict.fromkeys(("merchant_country", "card_country", "ip_country"), parse_country),
-    **dict.fromkeys(("latitude", "home_latitude"), number_parser(-90.0, 90.0, "degrees from -90 to 90")),
-    **dict.fromkeys(("longitude", "home_longitude"), number_parser(-180.0, 180.0, "degrees from -180 to 180")),
+    **{name: number_parser(*bounds) for name, bounds in NUMBER_BOUNDS.items()},
     "card_present": parse_flag,
-    "account_age_days": number_parser(0.0, 73_000.0, "days from 0 to 73000"),
     "balance": parse_quantity,
 }
 

@@ -147,6 +147,7 @@ def parse_mcc(value: object) -> str | None:
 
 _TRUE: Final = frozenset(("true", "t", "yes", "y", "1", "1.0"))
 _FALSE: Final = frozenset(("false", "f", "no", "n", "0", "0.0"))
+FLAG_SPELLINGS: Final = _TRUE | _FALSE
 
 
 def parse_flag(value: object) -> bool | None:

@@ -7,7 +7,7 @@ that a table and its rows one by one give the same bits and the same errors.  A 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -18,14 +18,15 @@ from fraudsdk.domain.event_time import EPOCH_PARSERS, MAX_EVENT_TIME_US, MIN_EVE
 from fraudsdk.domain.money import CURRENCY_EXPONENTS, MAX_AMOUNT_MINOR, parse_amount, parse_amount_minor
 from fraudsdk.domain.refusal import RefusedValue
 from fraudsdk.domain.values import Parser
+from fraudsdk.encoding.text_column import TextColumn
 from fraudsdk.errors import InvalidTransactionError
 
-ColumnValues: TypeAlias = "NDArray[Any] | Sequence[Any]"
+ColumnValues: TypeAlias = "NDArray[Any] | Sequence[Any] | TextColumn"
 
 # Where a time is absent; also what numpy makes of NaT.
 NO_TIME: Final = -(2**63)
 
-_UNIT_US: Final = {"us": 1, "ms": 1_000, "s": 1_000_000}
+UNIT_US: Final = {"us": 1, "ms": 1_000, "s": 1_000_000}
 # Equal values of these types parse alike; True == 1 == 1.0 would not, so a column may mix text with only one of them.
 _KEYABLE: Final = frozenset((int, float, bool))
 
@@ -62,12 +63,30 @@ def invalid(field: str, refused: RefusedValue, row: int | None) -> InvalidTransa
 
 def as_list(column: ColumnValues) -> list[Any]:
     """Values as Python objects."""
-    return column.tolist() if isinstance(column, np.ndarray) else list(column)
+    return column.tolist() if isinstance(column, (np.ndarray, TextColumn)) else list(column)
 
 
-def parse_distinct(field: str, column: ColumnValues, parse: Parser) -> Parsed:
+def values_at(column: ColumnValues, rows: NDArray[np.intp]) -> ColumnValues:
+    """The values of some rows."""
+    if len(rows) == len(column):
+        return column
+    if isinstance(column, np.ndarray):
+        values: NDArray[Any] = column[rows]
+        return values
+    return column.take(rows) if isinstance(column, TextColumn) else [column[row] for row in rows.tolist()]
+
+
+def parse_distinct(field: str, column: ColumnValues, parse: Parser, rows: NDArray[np.intp] | None = None) -> Parsed:
     """
     Parse each distinct value of a column once.
+
+    Parameters
+    ----------
+    field : str
+    column : array or sequence
+    parse : Parser
+    rows : intp[n] or None
+        Rows of the table that the values are from; None where they are all of it.
 
     Raises
     ------
@@ -82,19 +101,12 @@ def parse_distinct(field: str, column: ColumnValues, parse: Parser) -> Parsed:
         for place, value in enumerate(position):
             position[value] = place
         index = np.fromiter(map(position.__getitem__, values), np.intp, len(values))
-    return Parsed(_parse_each(field, position or values, parse, index), index)
+    return Parsed(_parse_each(field, position or values, parse, index, rows), index)
 
 
-def parse_optional(field: str, columns: Mapping[str, ColumnValues], parse: Parser, n: int) -> Parsed:
-    """`parse_distinct` of a column that the table may lack; it is absent in all `n` rows then."""
-    if field not in columns:
-        return Parsed([None], np.zeros(n, np.intp))
-    return parse_distinct(field, columns[field], parse)
-
-
-def parse_each(field: str, column: ColumnValues, parse: Parser) -> list[Any]:
-    """Parse every row of a column whose values hardly repeat; errors as for `parse_distinct`."""
-    return _parse_each(field, as_list(column), parse)
+def parse_each(field: str, column: ColumnValues, parse: Parser, rows: NDArray[np.intp] | None = None) -> list[Any]:
+    """Parse every row of a column whose values hardly repeat; parameters and errors as for `parse_distinct`."""
+    return _parse_each(field, as_list(column), parse, rows=rows)
 
 
 def parse_numbers(field: str, column: ColumnValues, parse: Parser) -> NDArray[np.float64]:
@@ -113,7 +125,9 @@ def parse_numbers(field: str, column: ColumnValues, parse: Parser) -> NDArray[np
     return numbers
 
 
-def parse_times(field: str, column: ColumnValues, unit: str | None) -> NDArray[np.int64]:
+def parse_times(
+    field: str, column: ColumnValues, unit: str | None, rows: NDArray[np.intp] | None = None
+) -> NDArray[np.int64]:
     """
     A time field as microseconds, `NO_TIME` where absent.
 
@@ -125,6 +139,8 @@ def parse_times(field: str, column: ColumnValues, unit: str | None) -> NDArray[n
         RFC 3339 text, aware datetimes, or datetime64 (UTC) where `unit` is None; otherwise numbers.
     unit : {"us", "ms", "s"} or None
         Unit of the numbers.
+    rows : intp[n] or None
+        As for `parse_distinct`; only where `column` is a list.
 
     Raises
     ------
@@ -135,12 +151,12 @@ def parse_times(field: str, column: ColumnValues, unit: str | None) -> NDArray[n
     if unit is None:
         if kind == "M":
             return _times_of_datetimes(field, np.asarray(column))
-        return parse_distinct(field, column, parse_event_time).spread(_time_or_none, np.int64)
+        return parse_distinct(field, column, parse_event_time, rows).spread(_time_or_none, np.int64)
     if kind == "f" and unit == "s" and _is_integral(np.asarray(column)):
         return _times_of_whole_seconds(field, np.asarray(column, np.float64))
     if kind in ("i", "u"):
         return _times_of_integers(field, np.asarray(column), unit)
-    return parse_distinct(field, column, EPOCH_PARSERS[unit]).spread(_time_or_none, np.int64)
+    return parse_distinct(field, column, EPOCH_PARSERS[unit], rows).spread(_time_or_none, np.int64)
 
 
 def parse_amounts(column: ColumnValues, currencies: Parsed) -> NDArray[np.int64]:
@@ -163,7 +179,7 @@ def parse_amounts(column: ColumnValues, currencies: Parsed) -> NDArray[np.int64]
     # A float of another width has a shorter decimal form of its own.
     if kind not in ("f", "i", "u") or (kind == "f" and np.asarray(column).dtype != np.float64):
         names = currencies.spread(lambda currency: currency, object).tolist()
-        return np.array(_parse_pairs(column, names), np.int64)
+        return np.array(parse_pairs(column, names), np.int64)
     amounts = np.asarray(column)
     scale = currencies.spread(lambda currency: 10 ** CURRENCY_EXPONENTS[currency], np.int64)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -176,27 +192,31 @@ def parse_amounts(column: ColumnValues, currencies: Parsed) -> NDArray[np.int64]
         else:
             sure = (amounts >= 0) & (amounts <= MAX_AMOUNT_MINOR // scale)
             minor = np.where(sure, amounts, 0).astype(np.int64) * scale
-    for row in np.flatnonzero(~sure).tolist():
-        currency = currencies.values[currencies.index[row]]
-        minor[row] = _parse_pairs(amounts[row : row + 1], [currency], first_row=row)[0]
+    rows = np.flatnonzero(~sure)
+    names = [currencies.values[place] for place in currencies.index[rows].tolist()]
+    minor[rows] = parse_pairs(amounts[rows], names, rows)
     return minor
 
 
-def parse_minor_amounts(column: ColumnValues) -> NDArray[np.int64]:
-    """Amounts that already are integers of minor units; errors as for `parse_amounts`."""
+def parse_minor_amounts(column: ColumnValues, rows: NDArray[np.intp] | None = None) -> NDArray[np.int64]:
+    """Amounts that already are integers of minor units; `rows` as for `parse_distinct`, errors as for `parse_amounts`."""
     is_integer = isinstance(column, np.ndarray) and column.dtype.kind in "iu"
     if is_integer and np.all((np.asarray(column) >= 0) & (np.asarray(column) <= MAX_AMOUNT_MINOR)):
         return np.asarray(column, np.int64)
-    minor = parse_each("amount_minor", column, parse_amount_minor)
+    minor = parse_each("amount_minor", column, parse_amount_minor, rows)
     if None in minor:
-        raise invalid(
-            "amount_minor", RefusedValue("is missing", "send amount in major units, or amount_minor"), minor.index(None)
-        )
+        place = minor.index(None)
+        refused = RefusedValue("is missing", "send amount in major units, or amount_minor")
+        raise invalid("amount_minor", refused, place if rows is None else int(rows[place]))
     return np.array(minor, np.int64)
 
 
 def _parse_each(
-    field: str, values: Any, parse: Parser, index: NDArray[np.intp] | None = None, first_row: int = 0
+    field: str,
+    values: Any,
+    parse: Parser,
+    index: NDArray[np.intp] | None = None,
+    rows: NDArray[np.intp] | None = None,
 ) -> list[Any]:
     parsed: list[Any] = []
     try:
@@ -205,11 +225,20 @@ def _parse_each(
         return parsed
     except RefusedValue as error:
         refused = error
-    place = len(parsed)
-    raise invalid(field, refused, first_row + place if index is None else int(np.argmax(index == place)))
+    place = len(parsed) if index is None else int(np.argmax(index == len(parsed)))
+    raise invalid(field, refused, place if rows is None else int(rows[place]))
 
 
-def _parse_pairs(column: ColumnValues, currencies: list[str], first_row: int = 0) -> list[int]:
+def parse_pairs(column: ColumnValues, currencies: list[str], rows: NDArray[np.intp] | None = None) -> list[int]:
+    """
+    Amounts in major units one by one; `rows` and errors as for `parse_distinct`.
+
+    Parameters
+    ----------
+    column : array or sequence
+    currencies : list of str
+        That of each amount.
+    """
     minor: list[int] = []
     try:
         for amount, currency in zip(as_list(column), currencies, strict=True):
@@ -219,7 +248,7 @@ def _parse_pairs(column: ColumnValues, currencies: list[str], first_row: int = 0
         return minor
     except RefusedValue as error:
         refused = error
-    raise invalid("amount", refused, first_row + len(minor))
+    raise invalid("amount", refused, len(minor) if rows is None else int(rows[len(minor)]))
 
 
 def _passes(parse: Parser, *values: float) -> bool:
@@ -259,9 +288,9 @@ def _times_of_whole_seconds(field: str, column: NDArray[np.float64]) -> NDArray[
 
 
 def _times_of_integers(field: str, column: NDArray[Any], unit: str) -> NDArray[np.int64]:
-    unit_us = _UNIT_US[unit]
+    unit_us = UNIT_US[unit]
     wrong = ~((column >= MIN_EVENT_TIME_US // unit_us) & (column < MAX_EVENT_TIME_US // unit_us))
     if wrong.any():
         row = int(np.argmax(wrong))
-        _parse_each(field, [column[row].item()], EPOCH_PARSERS[unit], first_row=row)
+        _parse_each(field, [column[row].item()], EPOCH_PARSERS[unit], rows=np.array([row]))
     return column.astype(np.int64) * unit_us

@@ -1,24 +1,25 @@
 """
 Keyed hashes: what remains of an identifier after the border.
 
+The hash is SipHash-2-4, a keyed function made for short text that strangers choose; its key is derived from the host's.
 Without the key a hash says nothing about the identifier, and two fields hash the same text differently, so that a user
 ``42`` and a merchant ``42`` never meet; fields that name the same kind of thing share a space and can be compared.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+import struct
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Final
 
+import numpy as np
+
+from fraudsdk._cpython import LAYOUT_IS_KNOWN
+from fraudsdk.encoding import kernels
 from fraudsdk.errors import ConfigurationError
 
 MIN_KEY_BYTES: Final = 16
-# 250 bytes an entry, so 8 MB a field when full.  The least recently used identifier makes room for the next.
-CACHED_HASHES: Final = 1 << 15
-
 # A counterparty may be a user of ours, and the three countries of a transaction are compared with one another.
 _SHARED_SPACES: Final = {
     "counterparty_id": "user_id",
@@ -72,23 +73,26 @@ def keyed_hasher(field: str, key: bytes) -> Hasher:
     >>> user("u-1") == counterparty("u-1") != keyed_hasher("merchant_id", b"sixteen byte key")("u-1")
     True
     """
-    subkey = hmac.digest(checked_key(key), b"fraudsdk identifier hash: " + hash_space(field).encode(), "sha256")
-    # Keying costs as much as hashing; a copy of the keyed state skips it.
-    keyed = hashlib.blake2b(key=subkey, digest_size=8)
+    k0, k1 = hash_key(field, key)
 
     def hash_text(text: str | None) -> int:
         if text is None:
             return 0
-        state = keyed.copy()
-        state.update(text.encode())
-        return int.from_bytes(state.digest(), "little", signed=True) or 1
+        if LAYOUT_IS_KNOWN and type(text) is str and text.isascii():
+            hashed: int = kernels.hash_plain_text(id(text), k0, k1)
+        else:
+            hashed = kernels.hash_bytes(np.frombuffer(bytearray(text.encode()), np.uint8), k0, k1)
+        return hashed
 
     return hash_text
 
 
-def cached(hasher: Hasher) -> Hasher:
-    """`hasher` with the last `CACHED_HASHES` results remembered."""
-    return lru_cache(maxsize=CACHED_HASHES)(hasher)
+def hash_key(field: str, key: bytes) -> tuple[int, int]:
+    """The two words of the SipHash key of a field's space, as kernels take them: signed."""
+    label = b"fraudsdk identifier hash: " + hash_space(field).encode()
+    subkey = hmac.digest(checked_key(key), label, "sha256")
+    k0, k1, *_ = struct.unpack("<4q", subkey)
+    return k0, k1
 
 
 def pan_token(pan: str, key: bytes) -> str:

@@ -13,7 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from fraudsdk.domain.masking import shown
+from fraudsdk.encoding.text_column import TextColumn
 from fraudsdk.errors import ConfigurationError, InvalidTransactionError
+
+
+def native_columns_of(table: Any) -> dict[str, npt.NDArray[Any] | TextColumn]:
+    """
+    Columns of an Arrow table for `Encoder.encode_table`: text stays in Arrow's buffers, the rest is as of `columns_of`.
+
+    Raises
+    ------
+    ConfigurationError
+        Two columns have one name.
+    """
+    return {name: _to_native(name, column) for name, column in _named(table)}
 
 
 def columns_of(table: Any) -> dict[str, npt.NDArray[Any]]:
@@ -27,10 +40,7 @@ def columns_of(table: Any) -> dict[str, npt.NDArray[Any]]:
     ConfigurationError
         Two columns have one name.
     """
-    repeated = [name for name, times in Counter(table.column_names).items() if times > 1]
-    if repeated:
-        raise ConfigurationError(f"column {shown(repeated[0])} is there more than once; rename all but one of them")
-    return {name: _to_numpy(table.column(name)) for name in table.column_names}
+    return {name: _to_numpy(column) for name, column in _named(table)}
 
 
 def rows_of(table: Any) -> Iterable[Any]:
@@ -51,6 +61,13 @@ def rows_of(table: Any) -> Iterable[Any]:
     return table
 
 
+def _named(table: Any) -> list[tuple[str, Any]]:
+    repeated = [name for name, times in Counter(table.column_names).items() if times > 1]
+    if repeated:
+        raise ConfigurationError(f"column {shown(repeated[0])} is there more than once; rename all but one of them")
+    return [(name, table.column(name)) for name in table.column_names]
+
+
 def _arrow_rows(table: Any) -> list[dict[str, Any]]:
     """Rows of an Arrow table; its timestamps without a zone are UTC, as they are for `columns_of`."""
     try:
@@ -66,6 +83,12 @@ def _arrow_rows(table: Any) -> list[dict[str, Any]]:
             if row[name] is not None:
                 row[name] = row[name].replace(tzinfo=UTC)
     return rows
+
+
+def _to_native(name: str, column: Any) -> npt.NDArray[Any] | TextColumn:
+    if name == "amount" and str(column.type).startswith("decimal"):
+        column = column.cast("string")  # what a `Decimal` is read by as well, without one per row
+    return TextColumn(column) if TextColumn.is_text(column) else _to_numpy(column)
 
 
 def _to_numpy(column: Any) -> npt.NDArray[Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from fraudsdk._jit import device
+from fraudsdk._native import lowest_bit, matching8
 from fraudsdk.domain.fields import AMOUNT_MINOR, AMOUNT_UNKNOWN, EVENT_TIME_US, TRANSACTION_KEY
 from fraudsdk.entity_state.layout import (
     COLUMN_TAG,
@@ -79,9 +80,14 @@ from fraudsdk.entity_state.layout import (
     META_OLDEST,
     META_SKETCHES,
     META_TILE_LADDERS,
+    PLACE_CENTRE_X,
+    PLACE_DECAY_US,
+    PLACE_LAST_US,
+    PLACE_X,
     RING_CAPACITY,
     RING_CHUNK,
     RING_FIRST_CAPACITY,
+    RING_FLAGS,
     RING_FLOOR_US,
     RING_LENGTH,
     RING_START,
@@ -106,6 +112,18 @@ FIXED_POINT_LIMIT = 1e12
 FLAG_BITS = (1 << 32) - 1
 PLACE_HALF_LIFE_US = 30 * DAY_US
 HOURS_HALF_LIFE_US = 30 * DAY_US
+
+# Words of the scratch ``own``: sine and cosine of the time of day, position and home on the unit sphere.
+OWN_CLOCK_SINE = 0
+OWN_CLOCK_COSINE = 1
+OWN_X = 2
+OWN_HOME_X = 5
+OWN_WORDS = 8
+# After the four columns of ``places``: 1 = somebody asks for the time of day as an angle.
+PLACES_CLOCK = 4
+
+# How far from the guess an event is looked for first, in events; then twice as far, and so on.
+GUESS_REACH = 8
 
 _TILE_WIDTHS = np.array(TILE_WIDTHS_US, dtype=np.int64)
 _TILE_COUNTS = np.array(TILE_COUNTS, dtype=np.int64)
@@ -251,7 +269,8 @@ def create(pool, poolf, table, meta, kind, kind_index, key):
     """A new entity with nothing remembered."""
     words = kind[KIND_HEAD_WORDS]
     head = allocate(pool, meta, words)
-    pool[head : head + words] = 0
+    for word in range(head, head + words):
+        pool[word] = 0
     pool[head + HEAD_KEY] = key
     pool[head + HEAD_KIND] = kind_index
     pool[head + HEAD_LAST_US] = NEVER_US
@@ -260,7 +279,7 @@ def create(pool, poolf, table, meta, kind, kind_index, key):
     if kind[KIND_RING] != 0:
         pool[head + kind[KIND_RING] + RING_FLOOR_US] = NEVER_US
     if kind[KIND_PLACE] != 0:
-        poolf[head + kind[KIND_PLACE]] = np.nan
+        poolf[head + kind[KIND_PLACE] + PLACE_X] = np.nan
     insert(table, key, head)
     link_newest(pool, meta, head)
     meta[META_ENTITIES] += 1
@@ -399,13 +418,14 @@ def open_tiles(pool, poolf, meta, ring_part, kind, measures):
     first = chunk
     for level in range(kind[KIND_TILE_LEVELS]):
         n = tiles_on_level(kind, level)
-        pool[first : first + n] = -1
+        for tile in range(first, first + n):
+            pool[tile] = -1
         first += n * kind[KIND_TILE_STRIDE]
     pool[ring_part + RING_TILES] = chunk
     meta[META_TILE_LADDERS] += 1
     ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
     for k in range(pool[ring_part + RING_LENGTH]):
-        at = (pool[ring_part + RING_START] + k) & (capacity - 1)
+        at = pool[ring_part + RING_START] + k
         time_us = pool[ring + COLUMN_TIME * capacity + at]
         flags = pool[ring + COLUMN_TAG * capacity + at] & FLAG_BITS
         tiles_add(pool, poolf, meta, chunk, kind, measures, time_us, flags, ring, capacity, at, 1)
@@ -415,54 +435,68 @@ def open_tiles(pool, poolf, meta, ring_part, kind, measures):
 
 
 @device
+def move_ring(pool, ring_part, columns, new, new_capacity):
+    """Copy the events to the start of a chunk, which may be the one that they are in."""
+    old, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
+    start, length = pool[ring_part + RING_START], pool[ring_part + RING_LENGTH]
+    for column in range(columns):
+        source, target = old + column * capacity + start, new + column * new_capacity
+        for k in range(length):
+            pool[target + k] = pool[source + k]
+    pool[ring_part + RING_CHUNK] = new
+    pool[ring_part + RING_CAPACITY] = new_capacity
+    pool[ring_part + RING_START] = 0
+
+
+@device
 def grow_ring(pool, meta, ring_part, kind):
-    """Move the ring to a chunk of twice the capacity, straightened."""
+    """Move the ring to a chunk of twice the size, or give it its first."""
     columns = kind[KIND_RING_COLUMNS]
     old, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
-    doubled = max(2 * capacity, RING_FIRST_CAPACITY)
-    new = allocate(pool, meta, doubled * columns)
+    exponent = size_class(max(2 * capacity, RING_FIRST_CAPACITY) * columns)
+    new = allocate(pool, meta, 1 << exponent)
+    move_ring(pool, ring_part, columns, new, (1 << exponent) // columns)
     if old != 0:
-        for column in range(columns):
-            for k in range(pool[ring_part + RING_LENGTH]):
-                at = (pool[ring_part + RING_START] + k) & (capacity - 1)
-                pool[new + column * doubled + k] = pool[old + column * capacity + at]
         release(pool, meta, old, capacity * columns)
-    pool[ring_part + RING_CHUNK] = new
-    pool[ring_part + RING_CAPACITY] = doubled
-    pool[ring_part + RING_START] = 0
 
 
 @device
 def drop_oldest(pool, ring_part):
     """Let go of the oldest event; windows that reach behind the floor are no longer answered by the ring."""
-    ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
     start = pool[ring_part + RING_START]
-    dropped_us = pool[ring + COLUMN_TIME * capacity + start]
+    dropped_us = pool[pool[ring_part + RING_CHUNK] + start]
     pool[ring_part + RING_FLOOR_US] = max(pool[ring_part + RING_FLOOR_US], dropped_us)
-    pool[ring_part + RING_START] = (start + 1) & (capacity - 1)
+    pool[ring_part + RING_START] = start + 1
     pool[ring_part + RING_LENGTH] -= 1
 
 
 @device
 def make_room(pool, poolf, meta, ring_part, kind, measures, newest_us):
-    """Room for one more event: forget what no window can reach, else grow, else let the tiles take over."""
-    capacity = pool[ring_part + RING_CAPACITY]
-    if pool[ring_part + RING_LENGTH] < capacity:
+    """
+    Room for one more event: forget what no window can reach, let the tiles take over, slide or grow.
+
+    Events lie side by side, so that windows are read eight at a time.  A chunk that is used up to its end slides back
+    once an eighth of its events have left, and grows otherwise: each event is moved some eight times in its life.
+    """
+    columns, capacity = kind[KIND_RING_COLUMNS], pool[ring_part + RING_CAPACITY]
+    is_at_end = pool[ring_part + RING_START] + pool[ring_part + RING_LENGTH] >= capacity
+    if not is_at_end and pool[ring_part + RING_LENGTH] < kind[KIND_RING_CAP]:
         return
     while pool[ring_part + RING_LENGTH] > 0:
-        ring = pool[ring_part + RING_CHUNK]
-        oldest_us = pool[ring + COLUMN_TIME * capacity + pool[ring_part + RING_START]]
+        oldest_us = pool[pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START]]
         if oldest_us > newest_us - kind[KIND_RETENTION_US]:
             break
         drop_oldest(pool, ring_part)
-    if pool[ring_part + RING_LENGTH] < capacity:
+    if pool[ring_part + RING_LENGTH] >= kind[KIND_RING_CAP]:
+        if pool[ring_part + RING_TILES] == 0:
+            open_tiles(pool, poolf, meta, ring_part, kind, measures)
+        drop_oldest(pool, ring_part)
+    if not is_at_end:
         return
-    if capacity < kind[KIND_RING_CAP]:
+    if pool[ring_part + RING_START] >= max(1, pool[ring_part + RING_LENGTH] >> 3):
+        move_ring(pool, ring_part, columns, pool[ring_part + RING_CHUNK], capacity)
+    else:
         grow_ring(pool, meta, ring_part, kind)
-        return
-    if pool[ring_part + RING_TILES] == 0:
-        open_tiles(pool, poolf, meta, ring_part, kind, measures)
-    drop_oldest(pool, ring_part)
 
 
 @device
@@ -482,49 +516,66 @@ def ring_add(pool, poolf, meta, head, kind, columns, measures, ints, numbers, i,
     ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
     start, length = pool[ring_part + RING_START], pool[ring_part + RING_LENGTH]
     n_columns = kind[KIND_RING_COLUMNS]
-    k = length
-    while k > 0 and pool[ring + COLUMN_TIME * capacity + ((start + k - 1) & (capacity - 1))] > time_us:
+    at = start + length
+    while at > start and pool[ring + at - 1] > time_us:
         for column in range(n_columns):
-            base = ring + column * capacity
-            pool[base + ((start + k) & (capacity - 1))] = pool[base + ((start + k - 1) & (capacity - 1))]
-        k -= 1
-    at = (start + k) & (capacity - 1)
+            pool[ring + column * capacity + at] = pool[ring + column * capacity + at - 1]
+        at -= 1
     pool[ring + COLUMN_TIME * capacity + at] = time_us
     pool[ring + COLUMN_TAG * capacity + at] = tag_of(flags, ints[i, TRANSACTION_KEY])
     for column in range(n_columns - FIRST_VALUE):
         source = columns[kind[KIND_FIRST_COLUMN] + column]
         pool[ring + (FIRST_VALUE + column) * capacity + at] = source_value(ints, numbers, i, source)
     pool[ring_part + RING_LENGTH] = length + 1
+    pool[ring_part + RING_FLAGS] |= flags & FLAG_BITS
     if pool[ring_part + RING_TILES] != 0:
         tiles_add(
             pool, poolf, meta, pool[ring_part + RING_TILES], kind, measures, time_us, flags, ring, capacity, at, 1
         )
         if time_us < pool[ring_part + RING_FLOOR_US]:
             # Behind events that the ring has let go of: the tiles have it, and the ring must stay gapless.
-            while pool[ring + COLUMN_TIME * capacity + pool[ring_part + RING_START]] <= time_us:
+            while pool[ring_part + RING_LENGTH] > 0 and pool[ring + pool[ring_part + RING_START]] <= time_us:
                 drop_oldest(pool, ring_part)
-                if pool[ring_part + RING_LENGTH] == 0:
-                    break
 
 
 @device
-def ring_find(pool, ring_part, time_us, tag):
-    """Position of an event in the ring by its time and the key half of its tag, or -1."""
+def ring_guess(pool, head, kind, time_us):
+    """Where in a ring an event of this time would be if events came evenly; a guess, from the head alone."""
+    length = pool[head + kind[KIND_RING] + RING_LENGTH]
+    newest_us = pool[head + HEAD_LAST_US]
+    oldest_us = max(
+        pool[head + HEAD_FIRST_US], newest_us - kind[KIND_RETENTION_US], pool[head + kind[KIND_RING] + RING_FLOOR_US]
+    )
+    share = np.float64(time_us - oldest_us) / np.float64(max(newest_us - oldest_us, 1))
+    return np.int64(min(max(share, 0.0), 1.0) * length)
+
+
+@device
+def ring_find(pool, head, kind, time_us, tag):
+    """Position of an event in the chunk of a ring by its time and the key half of its tag, or -1."""
+    ring_part = head + kind[KIND_RING]
     ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
-    start = pool[ring_part + RING_START]
-    low, high = 0, pool[ring_part + RING_LENGTH]
-    while low < high:  # first event at or after the time
+    first, end = pool[ring_part + RING_START], pool[ring_part + RING_START] + pool[ring_part + RING_LENGTH]
+    # The first event at or after the time is between low and high, and mostly near the guess: memory answers line by line.
+    low = high = first + ring_guess(pool, head, kind, time_us)
+    reach = np.int64(GUESS_REACH)
+    while low > first and pool[ring + low - 1] >= time_us:
+        high = low - 1
+        low = max(low - reach, first)
+        reach *= 2
+    while high < end and pool[ring + high] < time_us:
+        low = high + 1
+        high = min(high + reach, end)
+        reach *= 2
+    while low < high:
         middle = (low + high) >> 1
-        if pool[ring + COLUMN_TIME * capacity + ((start + middle) & (capacity - 1))] < time_us:
+        if pool[ring + middle] < time_us:
             low = middle + 1
         else:
             high = middle
-    while low < pool[ring_part + RING_LENGTH]:
-        at = (start + low) & (capacity - 1)
-        if pool[ring + COLUMN_TIME * capacity + at] != time_us:
-            break
-        if (pool[ring + COLUMN_TAG * capacity + at] & ~FLAG_BITS) == (tag & ~FLAG_BITS):
-            return np.int64(at)
+    while low < end and pool[ring + COLUMN_TIME * capacity + low] == time_us:
+        if (pool[ring + COLUMN_TAG * capacity + low] & ~FLAG_BITS) == (tag & ~FLAG_BITS):
+            return np.int64(low)
         low += 1
     return np.int64(-1)
 
@@ -556,7 +607,8 @@ def promote_to_sketch(pool, meta, part):
     chunk, capacity = pool[part + DISTINCT_CHUNK], pool[part + DISTINCT_CAPACITY]
     words = SKETCH_REGISTERS * SKETCH_RANKS
     sketch = allocate(pool, meta, words)
-    pool[sketch : sketch + words] = NEVER_US
+    for word in range(sketch, sketch + words):
+        pool[word] = NEVER_US
     for k in range(pool[part + DISTINCT_LENGTH]):
         sketch_add(pool, sketch, pool[chunk + k], pool[chunk + capacity + k])
     release(pool, meta, chunk, 2 * capacity)
@@ -594,6 +646,12 @@ def grow_distinct(pool, meta, part):
 
 
 @device
+def first_lanes(n):
+    """Mask of the first `n` of eight words, n > 0."""
+    return 0xFF if n >= 8 else (1 << n) - 1
+
+
+@device
 def distinct_add(pool, meta, part, key, time_us, expired_us):
     """Remember when a key was last seen: exact to 64 live keys, then sketched."""
     chunk = pool[part + DISTINCT_CHUNK]
@@ -601,9 +659,11 @@ def distinct_add(pool, meta, part, key, time_us, expired_us):
         sketch_add(pool, chunk, key, time_us)
         return
     capacity = pool[part + DISTINCT_CAPACITY]
-    for k in range(pool[part + DISTINCT_LENGTH]):
-        if pool[chunk + k] == key:
-            pool[chunk + capacity + k] = max(pool[chunk + capacity + k], time_us)
+    for k in range(0, pool[part + DISTINCT_LENGTH], 8):
+        hit = matching8(pool, chunk + k, -1, key) & first_lanes(pool[part + DISTINCT_LENGTH] - k)
+        if hit != 0:
+            at = chunk + capacity + k + lowest_bit(hit)
+            pool[at] = max(pool[at], time_us)
             return
     if pool[part + DISTINCT_LENGTH] == capacity:
         forget_expired_keys(pool, part, expired_us)
@@ -626,12 +686,14 @@ def distinct_add(pool, meta, part, key, time_us, expired_us):
 @device
 def decay_factor(age_us, half_life_us):
     """
-    ``2 ** (-age / half_life)``, and 1 for a negative age.
+    ``2 ** (-age / half_life)``, and 1 for an age that is not positive.
 
     Several producers write the same card, so events arrive out of order; a negative age would grow the total.
     Source: Cormode, Shkapenyuk, Srivastava and Xu, "Forward Decay", ICDE 2009 (backward exponential decay).
     """
-    return 2.0 ** (-np.float64(max(age_us, 0)) / np.float64(half_life_us))
+    if age_us <= 0:
+        return 1.0
+    return np.exp2(-np.float64(age_us) / np.float64(half_life_us))
 
 
 @device
@@ -646,24 +708,50 @@ def decayed_add(pool, poolf, word, value, time_us, half_life_us):
 
 
 @device
-def place_add(pool, poolf, word, latitude, longitude, time_us):
+def say_where(own, at, latitude, longitude):
+    """A position on the unit sphere into three words of `own`; NaN where it is not known."""
+    phi, lam = np.radians(latitude), np.radians(longitude)
+    across = np.cos(phi)
+    own[at] = across * np.cos(lam)
+    own[at + 1] = across * np.sin(lam)
+    own[at + 2] = np.sin(phi)
+
+
+@device
+def say_when_and_where(time_us, numbers, i, places, own):
+    """The angles of a transaction that several features and entities read, once: time of day, position, home."""
+    if places[PLACES_CLOCK]:
+        angle = day_angle(time_us)
+        own[OWN_CLOCK_SINE] = np.sin(angle)
+        own[OWN_CLOCK_COSINE] = np.cos(angle)
+    for which in range(2):
+        at = OWN_X + 3 * which
+        own[at] = np.nan
+        if places[2 * which] >= 0:
+            latitude, longitude = numbers[i, places[2 * which]], numbers[i, places[2 * which + 1]]
+            if not (np.isnan(latitude) or np.isnan(longitude)):
+                say_where(own, at, latitude, longitude)
+
+
+@device
+def place_add(pool, poolf, word, own, time_us):
     """
     Remember a position: the newest one as it is, and the decayed mean of unit vectors as the usual centre.
 
     Unit vectors, since a mean of longitudes is wrong across the 180th meridian.
     """
-    phi, lam = np.radians(latitude), np.radians(longitude)
-    last_us = pool[word + 7]
-    old, new = decay_factor(time_us - last_us, PLACE_HALF_LIFE_US), decay_factor(last_us - time_us, PLACE_HALF_LIFE_US)
-    poolf[word + 3] = poolf[word + 3] * old + new * np.cos(phi) * np.cos(lam)
-    poolf[word + 4] = poolf[word + 4] * old + new * np.cos(phi) * np.sin(lam)
-    poolf[word + 5] = poolf[word + 5] * old + new * np.sin(phi)
-    poolf[word + 6] = poolf[word + 6] * old + new
-    pool[word + 7] = max(last_us, time_us)
-    if np.isnan(poolf[word]) or time_us >= pool[word + 2]:
-        poolf[word] = latitude
-        poolf[word + 1] = longitude
-        pool[word + 2] = time_us
+    decayed_us = pool[word + PLACE_DECAY_US]
+    old = decay_factor(time_us - decayed_us, PLACE_HALF_LIFE_US)
+    new = decay_factor(decayed_us - time_us, PLACE_HALF_LIFE_US)
+    is_newest = np.isnan(poolf[word + PLACE_X]) or time_us >= pool[word + PLACE_LAST_US]
+    for axis in range(3):
+        centre = word + PLACE_CENTRE_X + axis
+        poolf[centre] = poolf[centre] * old + new * own[OWN_X + axis]
+        if is_newest:
+            poolf[word + PLACE_X + axis] = own[OWN_X + axis]
+    pool[word + PLACE_DECAY_US] = max(decayed_us, time_us)
+    if is_newest:
+        pool[word + PLACE_LAST_US] = time_us
 
 
 @device
@@ -673,13 +761,12 @@ def day_angle(time_us):
 
 
 @device
-def hours_add(pool, poolf, word, time_us):
+def hours_add(pool, poolf, word, own, time_us):
     """Remember a time of day in the decayed circular mean (Mardia and Jupp, Directional Statistics, 2.2)."""
     last_us = pool[word + 3]
     old, new = decay_factor(time_us - last_us, HOURS_HALF_LIFE_US), decay_factor(last_us - time_us, HOURS_HALF_LIFE_US)
-    angle = day_angle(time_us)
-    poolf[word] = poolf[word] * old + new * np.sin(angle)
-    poolf[word + 1] = poolf[word + 1] * old + new * np.cos(angle)
+    poolf[word] = poolf[word] * old + new * own[OWN_CLOCK_SINE]
+    poolf[word + 1] = poolf[word + 1] * old + new * own[OWN_CLOCK_COSINE]
     poolf[word + 2] = poolf[word + 2] * old + new
     pool[word + 3] = max(last_us, time_us)
 
@@ -688,14 +775,14 @@ def hours_add(pool, poolf, word, time_us):
 
 
 @device
-def remember(pool, poolf, meta, head, kind, columns, measures, distincts, decayeds, ints, numbers, i, flags, place):
+def remember(pool, poolf, meta, head, kind, columns, measures, distincts, decayeds, ints, numbers, i, flags, own):
     """
     Add event `i` to one entity: ring, tiles, distinct keys, decayed totals, place and hours, then first and last.
 
     Parameters
     ----------
-    place : int64[2]
-        Columns of ``numbers`` that hold latitude and longitude, -1 = not carried.
+    own : float64[OWN_WORDS]
+        What `say_when_and_where` said of the event.
     """
     time_us = ints[i, EVENT_TIME_US]
     if time_us < pool[head + HEAD_LAST_US]:
@@ -717,12 +804,10 @@ def remember(pool, poolf, meta, head, kind, columns, measures, distincts, decaye
             value = np.int64(1) if source < -1 else source_value(ints, numbers, i, source)
             if value != VALUE_UNKNOWN:
                 decayed_add(pool, poolf, word, np.float64(value), time_us, row[DECAYED_HALF_LIFE_US])
-    if kind[KIND_PLACE] != 0 and place[0] >= 0:
-        latitude, longitude = numbers[i, place[0]], numbers[i, place[1]]
-        if not (np.isnan(latitude) or np.isnan(longitude)):
-            place_add(pool, poolf, head + kind[KIND_PLACE], latitude, longitude, time_us)
+    if kind[KIND_PLACE] != 0 and not np.isnan(own[OWN_X]):
+        place_add(pool, poolf, head + kind[KIND_PLACE], own, time_us)
     if kind[KIND_HOURS] != 0:
-        hours_add(pool, poolf, head + kind[KIND_HOURS], time_us)
+        hours_add(pool, poolf, head + kind[KIND_HOURS], own, time_us)
     pool[head + HEAD_LAST_US] = newest_us
     pool[head + HEAD_FIRST_US] = min(pool[head + HEAD_FIRST_US], time_us)
     pool[head + HEAD_COUNT] += 1
@@ -741,7 +826,7 @@ def amend(pool, poolf, meta, head, kind, columns, measures, time_us, tag, new_fl
     ring_part = head + kind[KIND_RING]
     if pool[ring_part + RING_CHUNK] == 0:
         return False
-    at = ring_find(pool, ring_part, time_us, tag)
+    at = ring_find(pool, head, kind, time_us, tag)
     if at < 0:
         return False
     ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
@@ -750,6 +835,7 @@ def amend(pool, poolf, meta, head, kind, columns, measures, time_us, tag, new_fl
     if tiles != 0:
         tiles_add(pool, poolf, meta, tiles, kind, measures, time_us, old_flags, ring, capacity, at, -1)
     pool[ring + COLUMN_TAG * capacity + at] = tag_of(new_flags, tag)
+    pool[ring_part + RING_FLAGS] |= new_flags & FLAG_BITS
     for column in range(kind[KIND_RING_COLUMNS] - FIRST_VALUE):
         if columns[kind[KIND_FIRST_COLUMN] + column] < 0:
             pool[ring + (FIRST_VALUE + column) * capacity + at] = new_amount
@@ -771,6 +857,7 @@ def amend_tiles(
     # An event that left every window may never have entered the tiles; taking it out would under-count its neighbours.
     if chunk == 0 or time_us <= pool[head + HEAD_LAST_US] - kind[KIND_RETENTION_US]:
         return
+    pool[head + kind[KIND_RING] + RING_FLAGS] |= new_flags & FLAG_BITS
     first = chunk
     for level in range(kind[KIND_TILE_LEVELS]):
         n = tiles_on_level(kind, level)

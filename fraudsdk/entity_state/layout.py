@@ -5,7 +5,7 @@ Everything remembered lives in one pool of 64-bit words.  An entity is a *head* 
 at chunks of the same pool::
 
     table: key -> head ──┬─ fixed: key, LRU links, first/last event, count
-                         ├─ ring ──> [times | tags | values...]      exact, newest events, grows to a cap
+                         ├─ ring ──> [times | tags | values...]      exact, newest events by time, grows to a cap
                          ├─ tiles -> 4 levels of (epoch, statistics)  bounded, only once the ring has overflowed
                          ├─ distinct (one per counted field) ──> keys and last-seen times, then a sketch
                          ├─ decayed totals: (value, time)
@@ -43,12 +43,13 @@ HEAD_WORDS: Final = 8
 
 # Words of the ring part, relative to its offset.
 RING_CHUNK: Final = 0
-RING_CAPACITY: Final = 1
+RING_CAPACITY: Final = 1  # events that fit the chunk, more than are kept: they lie side by side, and slide
 RING_START: Final = 2
 RING_LENGTH: Final = 3
 RING_FLOOR_US: Final = 4  # newest event time that the ring has let go of; windows that start at or after it are exact
 RING_TILES: Final = 5  # chunk of the tile ladder, 0 until the ring first overflows
-RING_WORDS: Final = 6
+RING_FLAGS: Final = 6  # flags that any event had; a filter that wants another matches none
+RING_WORDS: Final = 7
 
 # Columns of a ring before the value columns.
 COLUMN_TIME: Final = 0
@@ -66,7 +67,11 @@ SKETCH_REGISTERS: Final = 128  # standard error 1.04 / sqrt(128) = 9.2 %
 SKETCH_RANKS: Final = 20
 
 DECAYED_WORDS: Final = 2
-# last latitude, last longitude, last time, decayed x, y, z (unit vectors), decayed weight, time of decay
+# last position (unit vector), its time, decayed sum of unit vectors, time of decay
+PLACE_X: Final = 0
+PLACE_LAST_US: Final = 3
+PLACE_CENTRE_X: Final = 4
+PLACE_DECAY_US: Final = 7
 PLACE_WORDS: Final = 8
 # decayed sine, cosine, weight, time of decay
 HOURS_WORDS: Final = 4
@@ -279,7 +284,7 @@ class StateLayout:
                 kind[KIND_JOURNAL], journal_words = journal_words, journal_words + 1
                 columns.extend(spec.columns)
                 measures.extend(_lay_out_tiles(kind, spec))
-                worst_words += _class_words(2 * ring_cap * int(kind[KIND_RING_COLUMNS]))
+                worst_words += _class_words(3 * ring_cap * int(kind[KIND_RING_COLUMNS]))
                 worst_words += _class_words(int(kind[KIND_TILE_WORDS]))
             if spec.distincts:
                 kind[KIND_DISTINCT], words = words, words + DISTINCT_WORDS * len(spec.distincts)

@@ -19,6 +19,8 @@ from fraudsdk.errors import ConfigurationError
 FIRST_POOL_WORDS = 1 << 26
 # The first words are never handed out: chunk 0 means "none".
 FIRST_CHUNK = 8
+# Kernels read eight words at a time, and up to seven past what they want: the last words are never handed out either.
+SPARE_WORDS = 8
 
 
 class EntityMemory:
@@ -47,8 +49,9 @@ class EntityMemory:
         if journal_capacity < 1:
             raise ConfigurationError(f"journal_capacity must be at least 1, was {journal_capacity}; raise it")
         self.layout = layout
-        self.pool: npt.NDArray[np.int64] = np.zeros(FIRST_POOL_WORDS + 2 * layout.worst_words, dtype=np.int64)
-        self.poolf: npt.NDArray[np.float64] = self.pool.view(np.float64)
+        self.pool: npt.NDArray[np.int64] = np.zeros(
+            FIRST_POOL_WORDS + 2 * (layout.worst_words + SPARE_WORDS), dtype=np.int64
+        )
         # At most half full, so that a probe ends after two or three slots.
         self.table = np.zeros((_power_of_two(2 * max_entities), 2), dtype=np.int64)
         self.meta = np.zeros(META_WORDS, dtype=np.int64)
@@ -63,7 +66,11 @@ class EntityMemory:
         used = int(self.meta[META_BUMP])
         larger[:used] = self.pool[:used]
         self.pool = larger
-        self.poolf = larger.view(np.float64)
+
+    @property
+    def bump_max(self) -> int:
+        """Words in use beyond which the pool may not fit whatever one more event can claim."""
+        return len(self.pool) - self.layout.worst_words - SPARE_WORDS
 
     def counters(self) -> dict[str, int]:
         """What has happened so far, by name."""

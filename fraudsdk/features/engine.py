@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from fraudsdk._jit import warm_up
 from fraudsdk.domain.fields import DECLINED, EVENT_TIME_US, FRAUD, GENUINE, RecordLayout
-from fraudsdk.domain.money import CURRENCY_EXPONENTS
 from fraudsdk.domain.schema import FeatureSchema
 from fraudsdk.encoding.vocabulary import Vocabulary
+from fraudsdk.entity_state.kernels import OWN_WORDS
 from fraudsdk.entity_state.layout import JOURNAL_KEY, JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
 from fraudsdk.entity_state.memory import EntityMemory
-from fraudsdk.features import kernels
-from fraudsdk.features.plan import OP_CODE, OP_KIND, OP_OTHER, OP_SLOT, FeaturePlan, build_plan
+from fraudsdk.features import context, kernels
+from fraudsdk.features.plan import OP_CODE, OP_COLUMN, OP_KIND, OP_OTHER, OP_SLOT, FeaturePlan, build_plan
 from fraudsdk.features.spec import FeatureSet
 
 Ints = npt.NDArray[np.int64]
@@ -90,30 +90,32 @@ class FeatureEngine:
         self.plan: FeaturePlan = build_plan(feature_set, vocabulary)
         self.schema: FeatureSchema = feature_set.schema
         self.memory = EntityMemory(self.plan.state, max_entities=max_entities, journal_capacity=journal_capacity)
-        self._keys = np.zeros((max(1, len(self.plan.state.names)), 3), dtype=np.int64)
-        self._acc = np.zeros((max(1, len(self.plan.windows_us)), kernels.ACC_FIELDS), dtype=np.int64)
-        self._squares = np.zeros(max(1, len(self.plan.windows_us)))
-        self._scratch = (self._keys, self._acc, self._squares)
         state, plan = self.plan.state, self.plan
-        self._layout = (state.kinds, state.columns, state.measures, state.distincts, state.decayeds)
-        self._plan = (
-            plan.groups,
-            plan.windows_us,
-            plan.ops,
-            plan.params,
-            plan.filters,
-            plan.filter_ranges,
-            plan.limits,
-            plan.places,
-            state.worst_words,
-            10.0 ** CURRENCY_EXPONENTS[feature_set.currency],
-        )
-        self._bind()
+        n_slots, longest = max(1, len(plan.slots)), max(feature_set.ring_cap, plan.most_tiles)
+        self._keys = np.zeros((max(1, len(state.names)), kernels.KEY_FIELDS), dtype=np.int64)
+        self._acc = np.zeros((n_slots, kernels.ACC_FIELDS), dtype=np.int64)
+        self._squares = np.zeros(n_slots)
+        self._positions = np.zeros(len(plan.edges_us), dtype=np.int64)
+        # One row more than there are sets, for tiles; one word more than there are events, to be read past the end.
+        self._bits = np.zeros((len(plan.sets) + 1, longest // 64 + 2), dtype=np.int64)
+        self._own = np.zeros(OWN_WORDS)
+        self._ahead = np.zeros((kernels.AHEAD_ROWS, 2 * len(state.names)), dtype=np.int64)
+        self._ahead_labels = np.zeros((kernels.AHEAD_ROWS, len(state.names)), dtype=np.int64)
+        self._context = context.empty_context()
+        self._arguments = (self._context,)
+        self._attached: tuple[Ints, Numbers, Rows] | None = None
+        self._point_at_tables()
+        self._point_at_memory()
 
     @property
     def record_layout(self) -> RecordLayout:
         """Fields that the encoder must write."""
         return self.plan.record
+
+    @property
+    def context(self) -> Ints:
+        """Where everything is, for kernels that call `kernels.observe_at`; see `fraudsdk.features.context`."""
+        return self._context
 
     @property
     def n_features(self) -> int:
@@ -138,11 +140,12 @@ class FeatureEngine:
         -------
         (status, journal_row)
         """
+        self.attach(ints, numbers, row)
         remember = int(record)  # a bool would not fit the one signature, and take the slow way round
-        status, journal_row = kernels.score_one(ints, numbers, remember, row, *self._arguments)
+        status, journal_row = kernels.score_one(*self._arguments, remember)
         if status == kernels.NEEDS_ROOM:
-            self._grow()
-            status, journal_row = kernels.score_one(ints, numbers, remember, row, *self._arguments)
+            self.grow()
+            status, journal_row = kernels.score_one(*self._arguments, remember)
         return status, journal_row
 
     def replay(
@@ -187,10 +190,10 @@ class FeatureEngine:
         while done < n:
             stop = min(n, done + REPLAY_CHUNK)
             reached, next_label = kernels.replay(
-                ints[:stop], numbers[:stop], *labels, statuses[:stop], done, next_label, rows[:stop], *self._arguments
+                self._context, ints[:stop], numbers[:stop], *labels, statuses[:stop], done, next_label, rows[:stop]
             )
             if reached < stop:
-                self._grow()
+                self.grow()
             done = reached
             if progress is not None:
                 progress(done)
@@ -226,7 +229,8 @@ class FeatureEngine:
         """Of each feature of the row just computed by `observe` from these `ints`."""
         t_us = int(ints[0, EVENT_TIME_US])
         known: list[Provenance] = []
-        for op, feature in zip(self.plan.ops, self.feature_set.features, strict=True):
+        in_order = self.plan.ops[np.argsort(self.plan.ops[:, OP_COLUMN])]
+        for op, feature in zip(in_order, self.feature_set.features, strict=True):
             if feature.of:
                 known.append(_joined(known[op[OP_SLOT]], known[op[OP_OTHER]]))
             else:
@@ -236,13 +240,13 @@ class FeatureEngine:
     def _provenance_of(self, op: Ints, t_us: int) -> Provenance:
         if op[OP_KIND] < 0:
             return Provenance("", True, None, True)
-        head = int(self._keys[op[OP_KIND], 1])
+        head = int(self._keys[op[OP_KIND], kernels.KEY_HEAD])
         exact = True
         if op[OP_CODE] < 100:
             exact = not (self._acc[op[OP_SLOT], kernels.ACC_BOUNDED] or self._acc[op[OP_OTHER], kernels.ACC_BOUNDED])
         elif head and op[OP_CODE] == kernels.OPCODES["distinct"]:
             exact = not self._is_sketched(head, op)
-        age_us = max(0, t_us - int(self._keys[op[OP_KIND], 2])) if head else None
+        age_us = max(0, t_us - int(self._keys[op[OP_KIND], kernels.KEY_LAST_US])) if head else None
         return Provenance(self.plan.state.names[op[OP_KIND]], head != 0, age_us, exact)
 
     def _is_sketched(self, head: int, op: Ints) -> bool:
@@ -251,19 +255,74 @@ class FeatureEngine:
         return bool(self.memory.pool[part + kernels.DISTINCT_CAPACITY] == kernels.SKETCHED)
 
     def _amend(self, transaction_key: int, set_bits: int, clear_bits: int) -> bool:
-        kinds, columns, measures = self._layout[:3]
-        return bool(
-            kernels.amend_transaction(transaction_key, set_bits, clear_bits, *self._memory, kinds, columns, measures)
-        )
+        return bool(kernels.amend_transaction(self._context, transaction_key, set_bits, clear_bits))
 
-    def _grow(self) -> None:
+    def grow(self) -> None:
+        """More room, after a kernel said `kernels.NEEDS_ROOM`."""
         self.memory.grow()
-        self._bind()
+        self._point_at_memory()
 
-    def _bind(self) -> None:
+    def attach(self, ints: Ints, numbers: Numbers, row: Rows) -> None:
+        """Point the context at the caller's arrays, unless it does already; a kernel cannot check them any more."""
+        attached = self._attached
+        if attached is not None and attached[0] is ints and attached[1] is numbers and attached[2] is row:
+            return
+        layout = self.record_layout
+        for array, dtype, shape in (
+            (ints, np.int64, (1, layout.n_ints)),
+            (numbers, np.float64, (1, len(layout.numbers))),
+            (row, np.float32, (self.n_features,)),
+        ):
+            if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+                raise TypeError(
+                    f"an encoded transaction of this feature set needs {np.dtype(dtype)}{list(shape)}, C-contiguous; "
+                    f"was {array.dtype}{list(array.shape)}"
+                )
+        self._attached = ints, numbers, row
+        for field, array in ((context.INTS, ints), (context.NUMBERS, numbers), (context.ROW, row)):
+            context.point(self._context, field, array)
+
+    def _point_at_memory(self) -> None:
         memory = self.memory
-        self._memory = (memory.pool, memory.poolf, memory.table, memory.meta, memory.journal, memory.journal_index)
-        self._arguments = (*self._scratch, *self._memory, *self._layout, *self._plan)
+        for field, array in (
+            (context.POOL, memory.pool),
+            (context.TABLE, memory.table),
+            (context.META, memory.meta),
+            (context.JOURNAL, memory.journal),
+            (context.JOURNAL_INDEX, memory.journal_index),
+        ):
+            context.point(self._context, field, array)
+        self._context[context.BUMP_MAX] = memory.bump_max
+
+    def _point_at_tables(self) -> None:
+        state, plan = self.plan.state, self.plan
+        for field, array in (
+            (context.KEYS, self._keys),
+            (context.ACC, self._acc),
+            (context.SQUARES, self._squares),
+            (context.POSITIONS, self._positions),
+            (context.BITS, self._bits),
+            (context.OWN, self._own),
+            (context.AHEAD, self._ahead),
+            (context.AHEAD_LABELS, self._ahead_labels),
+            (context.KINDS, state.kinds),
+            (context.COLUMNS, state.columns),
+            (context.MEASURES, state.measures),
+            (context.DISTINCTS, state.distincts),
+            (context.DECAYEDS, state.decayeds),
+            (context.WINDOWED, plan.windowed),
+            (context.SETS, plan.sets),
+            (context.EDGES, plan.edges_us),
+            (context.SLOTS, plan.slots),
+            (context.OPS, plan.ops),
+            (context.PARAMS, plan.params),
+            (context.RUNS, plan.runs),
+            (context.FILTERS, plan.filters),
+            (context.FILTER_RANGES, plan.filter_ranges),
+            (context.LIMITS, plan.limits),
+            (context.PLACES, plan.places),
+        ):
+            context.point(self._context, field, array)
 
 
 def _joined(one: Provenance, other: Provenance) -> Provenance:

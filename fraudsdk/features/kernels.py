@@ -4,7 +4,7 @@ The feature kernel: one encoded transaction and what is remembered of its entiti
 ::
 
     keys -> heads         one probe per entity kind
-    windows -> slots      one backward pass per group, all its windows together
+    windows -> slots      edges once per entity, a mark per event and set, then eight events at a time
     ops -> row            one line per feature
     remember              the event joins its entities and the journal
 
@@ -17,6 +17,28 @@ from __future__ import annotations
 import numpy as np
 
 from fraudsdk._jit import borrowed, device, kernel
+from fraudsdk._native import (
+    add_tiles,
+    add_values,
+    bytes_of,
+    consecutive8,
+    float_rows_of,
+    floats_of,
+    highest_bit,
+    int_rows_of,
+    ints_of,
+    later8,
+    lowest_bit,
+    matching8,
+    measured_floats_of,
+    measured_ints_of,
+    measured_rows_of,
+    ones,
+    prefetch,
+    row_of,
+    sum_words,
+    unmeasured,
+)
 from fraudsdk.domain.fields import (
     AMOUNT_MINOR,
     AMOUNT_UNKNOWN,
@@ -33,33 +55,39 @@ from fraudsdk.domain.fields import (
 from fraudsdk.entity_state.kernels import (
     FLAG_BITS,
     NEVER_US,
+    OWN_CLOCK_COSINE,
+    OWN_CLOCK_SINE,
+    OWN_HOME_X,
+    OWN_X,
     VALUE_UNKNOWN,
     amend,
     amend_tiles,
     create,
-    day_angle,
     decay_factor,
     entity_key,
     evict_oldest,
     find,
+    first_lanes,
     journal_find,
     journal_insert,
     journal_remove,
     link_newest,
     remember,
+    ring_guess,
+    say_when_and_where,
     source_value,
     tiles_on_level,
     unlink,
 )
 from fraudsdk.entity_state.layout import (
     COLUMN_TAG,
-    COLUMN_TIME,
     DAY_US,
     DECAYED_WORDS,
     DISTINCT_CAPACITY,
     DISTINCT_CHUNK,
     DISTINCT_LENGTH,
     DISTINCT_WORDS,
+    FIRST_VALUE,
     HEAD_BORN,
     HEAD_COUNT,
     HEAD_FIRST_US,
@@ -70,10 +98,13 @@ from fraudsdk.entity_state.layout import (
     JOURNAL_TIME_US,
     KIND_DECAYED,
     KIND_DISTINCT,
+    KIND_DISTINCTS,
+    KIND_HEAD_WORDS,
     KIND_HOURS,
     KIND_JOURNAL,
     KIND_PLACE,
     KIND_RING,
+    KIND_RING_COLUMNS,
     KIND_TILE_LEVELS,
     KIND_TILE_STRIDE,
     META_BUMP,
@@ -85,33 +116,61 @@ from fraudsdk.entity_state.layout import (
     META_LABELS_UNKNOWN,
     META_MAX_ENTITIES,
     META_REVERSALS_UNKNOWN,
+    PLACE_CENTRE_X,
+    PLACE_LAST_US,
+    PLACE_X,
     RING_CAPACITY,
     RING_CHUNK,
+    RING_FLAGS,
     RING_FLOOR_US,
     RING_LENGTH,
     RING_START,
     RING_TILES,
+    RING_WORDS,
     SKETCH_RANKS,
     SKETCH_REGISTERS,
     SKETCHED,
-    TILE_COUNT,
-    TILE_MAX,
-    TILE_MIN,
-    TILE_SUM,
-    TILE_SUM_SQUARES,
     TILE_VALUES,
     TILE_WIDTHS_US,
 )
+from fraudsdk.features.context import (
+    ACC,
+    AHEAD,
+    AHEAD_LABELS,
+    BITS,
+    BUMP_MAX,
+    COLUMNS,
+    DECAYEDS,
+    DISTINCTS,
+    EDGES,
+    FILTER_RANGES,
+    FILTERS,
+    INTS,
+    JOURNAL,
+    JOURNAL_INDEX,
+    KEYS,
+    KINDS,
+    LIMITS,
+    MEASURES,
+    META,
+    NUMBERS,
+    OPS,
+    OWN,
+    PARAMS,
+    PLACES,
+    POOL,
+    POSITIONS,
+    ROW,
+    RUNS,
+    SETS,
+    SLOTS,
+    SQUARES,
+    TABLE,
+    WINDOWED,
+)
 from fraudsdk.features.plan import (
-    GROUP_COLUMN,
-    GROUP_DELAY_US,
-    GROUP_FIRST_SLOT,
-    GROUP_KIND,
-    GROUP_MASK,
-    GROUP_SLOTS,
-    GROUP_TILE,
-    GROUP_WANT,
     OP_CODE,
+    OP_COLUMN,
     OP_CURRENT,
     OP_KIND,
     OP_MASK,
@@ -124,6 +183,24 @@ from fraudsdk.features.plan import (
     PARAM_BOUND,
     PARAM_EMPTY,
     PARAM_SCALE,
+    RUN_CODE,
+    RUN_END,
+    RUN_FIRST,
+    SET_MASK,
+    SET_WANT,
+    SLOT_COLUMN,
+    SLOT_END,
+    SLOT_SET,
+    SLOT_START,
+    SLOT_TILE,
+    SLOT_TIMES,
+    WINDOWED_EDGES,
+    WINDOWED_FIRST_EDGE,
+    WINDOWED_FIRST_SET,
+    WINDOWED_FIRST_SLOT,
+    WINDOWED_KIND,
+    WINDOWED_SETS,
+    WINDOWED_SLOTS,
 )
 
 # What `observe` says happened.
@@ -142,6 +219,31 @@ ACC_NEWEST_US = 5
 ACC_OLDEST_US = 6
 ACC_BOUNDED = 7  # 1: by tiles, too high by at most one at either end; or, for an event later than allowed, too low
 ACC_FIELDS = 8
+
+# Columns of the scratch ``keys``: what the transaction names, one row per entity kind.
+KEY = 0  # 0: no such entity
+KEY_HEAD = 1  # 0: not known yet
+KEY_LAST_US = 2
+KEY_BLANK = 3  # what the slots of the kind hold: 1 no event, 2 no entity, 0 something
+KEY_FIELDS = 4
+
+# Chunks of eight events that are looked through for the edge of a window before the search goes on by halves.
+EDGE_STEPS = 2
+
+# How many transactions ahead a replay asks for what the next step will read, so that memory answers in time.
+AHEAD_KEYS = 24
+AHEAD_HEADS = 16
+AHEAD_EVENTS = 8
+# The same of labels.
+AHEAD_JOURNAL_INDEX = 20
+AHEAD_JOURNAL = 16
+AHEAD_LABEL_KEYS = 12
+AHEAD_LABEL_HEADS = 8
+AHEAD_LABEL_EVENTS = 4
+AHEAD_ROWS = 32  # a power of two, more than any of these
+# Events of a ring that are asked for: most windows hold fewer, and hardware goes on by itself.
+AHEAD_RING_EVENTS = 64
+WORDS_PER_LINE = 8
 
 FLOAT32_MAX = 3.4028234663852886e38
 EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
@@ -184,9 +286,9 @@ _FIRST_ENTITY_OP, _FIRST_TRANSACTION_OP, _FIRST_DERIVED_OP = 100, 200, 300
 
 
 @device
-def start_slot(acc, squares, slot):
-    """An empty window."""
-    acc[slot, ACC_COUNT] = 0
+def start_slot(acc, squares, slot, count):
+    """An empty window, of `count` 0 or -1."""
+    acc[slot, ACC_COUNT] = count
     acc[slot, ACC_VALUES] = 0
     acc[slot, ACC_SUM] = 0
     acc[slot, ACC_MAX] = VALUE_UNKNOWN
@@ -198,53 +300,105 @@ def start_slot(acc, squares, slot):
 
 
 @device
-def read_ring_group(pool, ring_part, group, windows, t_us, acc, squares):
-    """
-    One pass from the newest event back; each wider window continues where the narrower one ended.
+def events_until(pool, times, n, limit_us):
+    """How many of the first `n` events are not later than a limit: mostly the last few are, so look there first."""
+    for _ in range(EDGE_STEPS):
+        if n == 0:
+            return n
+        later = later8(pool, times + n - 8, limit_us)
+        if n < 8:  # what is before the first event is no event
+            later &= -1 << (8 - n)
+        found = ones(later & 0xFF)
+        n -= found
+        if found < 8:
+            return n
+    low = np.int64(0)
+    while low < n:
+        middle = (low + n) >> 1
+        if pool[times + middle] <= limit_us:
+            low = middle + 1
+        else:
+            n = middle
+    return low
 
-    Integer sums are exact whatever the order; the sum of squares is float64 and always added newest first.
-    """
-    ring, capacity = pool[ring_part + RING_CHUNK], pool[ring_part + RING_CAPACITY]
-    start = pool[ring_part + RING_START]
-    k = pool[ring_part + RING_LENGTH] - 1
-    end_us = t_us - group[GROUP_DELAY_US]
-    mask, want, column = group[GROUP_MASK], group[GROUP_WANT], group[GROUP_COLUMN]
-    while k >= 0 and pool[ring + ((start + k) & (capacity - 1))] > end_us:
-        k -= 1
-    count, values, total, largest, smallest = 0, 0, 0, VALUE_UNKNOWN, MAX_VALUE
-    newest_us, oldest_us, sum_squares = NEVER_US, NEVER_US, 0.0
-    for w in range(group[GROUP_SLOTS]):
-        slot = group[GROUP_FIRST_SLOT] + w
-        after_us = end_us - windows[slot]
-        while k >= 0:
-            at = (start + k) & (capacity - 1)
-            time_us = pool[ring + COLUMN_TIME * capacity + at]
-            if time_us <= after_us:
-                break
-            k -= 1
-            if (pool[ring + COLUMN_TAG * capacity + at] & mask) != want:
-                continue
-            count += 1
-            if newest_us == NEVER_US:
-                newest_us = time_us
-            oldest_us = time_us
-            if column < 0:
-                continue
-            value = pool[ring + column * capacity + at]
-            if value != VALUE_UNKNOWN:
-                values += 1
-                total += value
-                sum_squares += np.float64(value) * np.float64(value)
-                largest = max(largest, value)
-                smallest = min(smallest, value)
-        acc[slot, ACC_COUNT] = count
-        acc[slot, ACC_VALUES] = values
-        acc[slot, ACC_SUM] = total
-        acc[slot, ACC_MAX] = largest
-        acc[slot, ACC_MIN] = smallest
-        acc[slot, ACC_NEWEST_US] = newest_us
-        acc[slot, ACC_OLDEST_US] = oldest_us
-        squares[slot] = sum_squares
+
+@device
+def find_edges(pool, times, length, edges, windowed, t_us, positions):
+    """Where the windows of a kind begin and end in a ring: per edge the number of events that are at least that old."""
+    n = length
+    for e in range(windowed[WINDOWED_EDGES]):
+        n = events_until(pool, times, n, t_us - edges[windowed[WINDOWED_FIRST_EDGE] + e])
+        positions[e] = n
+
+
+@device
+def mark_set(pool, tags, first, end, mask, want, octets, at):
+    """One bit for each event from `first` to `end` that is in a set, eight events a byte; other bits are undefined."""
+    for chunk in range(first >> 3, (end + 7) >> 3):
+        octets[at + chunk] = matching8(pool, tags + 8 * chunk, mask, want)
+
+
+@device
+def up_to(n):
+    """The lowest `n` bits, 0 < n <= 64."""
+    return ((np.int64(1) << (n - 1)) << 1) - 1
+
+
+@device
+def marked(bits, row, word, first, end):
+    """One word of marks without those before `first` and from `end` on."""
+    one = bits[row, word]
+    if word == first >> 6:
+        one &= np.int64(-1) << (first & 63)
+    if word == (end - 1) >> 6:
+        one &= up_to(((end - 1) & 63) + 1)
+    return one
+
+
+@device
+def count_marks(bits, row, first, end):
+    """Number of marks from `first` to `end`."""
+    count = np.int64(0)
+    if first < end:
+        for word in range(first >> 6, ((end - 1) >> 6) + 1):
+            count += ones(marked(bits, row, word, first, end))
+    return count
+
+
+@device
+def newest_mark(bits, row, first, end):
+    """Position of the last mark; there must be one."""
+    word = (end - 1) >> 6
+    while marked(bits, row, word, first, end) == 0:
+        word -= 1
+    return word * 64 + highest_bit(marked(bits, row, word, first, end))
+
+
+@device
+def oldest_mark(bits, row, first, end):
+    """Position of the first mark; there must be one."""
+    word = first >> 6
+    while marked(bits, row, word, first, end) == 0:
+        word += 1
+    return word * 64 + lowest_bit(marked(bits, row, word, first, end))
+
+
+@device
+def read_from_ring(pool, ring_part, slot, s, positions, bits, acc, squares):
+    """One window from the marks of its set."""
+    row, first, end = slot[SLOT_SET], positions[slot[SLOT_START]], positions[slot[SLOT_END]]
+    count = count_marks(bits, row, first, end)
+    acc[s, ACC_COUNT] = count
+    if count == 0:
+        return
+    events, capacity = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START], pool[ring_part + RING_CAPACITY]
+    if slot[SLOT_TIMES]:
+        acc[s, ACC_NEWEST_US] = pool[events + newest_mark(bits, row, first, end)]
+        acc[s, ACC_OLDEST_US] = pool[events + oldest_mark(bits, row, first, end)]
+    if slot[SLOT_COLUMN] >= 0:
+        values = events + slot[SLOT_COLUMN] * capacity + first
+        first_bit = row * bits.shape[1] * 64 + first
+        add_values(pool, values, end - first, bits, first_bit, acc, s * ACC_FIELDS + ACC_VALUES, squares, s)
 
 
 @device
@@ -260,97 +414,109 @@ def covering_level(kind, last_us, after_us, end_us):
 
 
 @device
-def read_tiles(
-    pool, poolf, chunk, kind, level, newest_epoch, oldest_epoch, after_us, end_us, group, slot, acc, squares
+def read_tile_run(
+    pool, poolf, first, n, tile_us, oldest_epoch, length, slot, s, after_us, end_us, bits, octets, acc, squares
 ):
+    """Add to a window a run of tiles that lie side by side, oldest first."""
+    epochs = first + oldest_epoch % n
+    counts = epochs + slot[SLOT_TILE] * n
+    row = bits.shape[0] - 1  # the one that no set has
+    first_bit = row * bits.shape[1] * 64
+    for chunk in range((length + 7) >> 3):
+        of_epoch = consecutive8(pool, epochs + 8 * chunk, oldest_epoch + 8 * chunk)
+        octets[first_bit // 8 + chunk] = of_epoch & ~matching8(pool, counts + 8 * chunk, -1, 0)
+    if count_marks(bits, row, 0, length) == 0:
+        return
+    acc[s, ACC_COUNT] += sum_words(pool, counts, length, bits, first_bit)
+    if slot[SLOT_TIMES]:
+        newest = oldest_epoch + newest_mark(bits, row, 0, length)
+        oldest = oldest_epoch + oldest_mark(bits, row, 0, length)
+        acc[s, ACC_NEWEST_US] = max(acc[s, ACC_NEWEST_US], min((newest + 1) * tile_us - 1, end_us))
+        if acc[s, ACC_OLDEST_US] == NEVER_US:
+            acc[s, ACC_OLDEST_US] = max(oldest * tile_us, after_us + 1)
+    if slot[SLOT_COLUMN] >= 0:
+        values = counts + TILE_VALUES * n
+        add_tiles(pool, values, n, length, bits, first_bit, acc, s * ACC_FIELDS + ACC_VALUES, squares, s)
+
+
+@device
+def read_from_tiles(pool, poolf, head, kind, slot, s, after_us, end_us, bits, octets, acc, squares):
     """
-    Add the tiles of a span of epochs, newest first, to what a slot holds already.
+    One window from the finest level of tiles that covers it, where the ring no longer does.
 
     Every tile that overlaps the window counts in full, so a paced attacker is never under-counted.
     """
-    first = chunk
+    level = covering_level(kind, pool[head + HEAD_LAST_US], after_us, end_us)
+    first = pool[head + kind[KIND_RING] + RING_TILES]
     for finer in range(level):
         first += tiles_on_level(kind, finer) * kind[KIND_TILE_STRIDE]
     tile_us, n = _TILE_WIDTHS[level], tiles_on_level(kind, level)
-    counts = first + group[GROUP_TILE] * n
-    for epoch in range(newest_epoch, oldest_epoch - 1, -1):
-        k = epoch % n
-        word = counts + k
-        if pool[word] == 0 or pool[first + k] != epoch:
-            continue
-        acc[slot, ACC_COUNT] += pool[word + TILE_COUNT * n]
-        if acc[slot, ACC_NEWEST_US] == NEVER_US:
-            acc[slot, ACC_NEWEST_US] = min((epoch + 1) * tile_us - 1, end_us)
-        acc[slot, ACC_OLDEST_US] = max(epoch * tile_us, after_us + 1)
-        if group[GROUP_COLUMN] >= 0:
-            acc[slot, ACC_VALUES] += pool[word + TILE_VALUES * n]
-            acc[slot, ACC_SUM] += pool[word + TILE_SUM * n]
-            squares[slot] += poolf[word + TILE_SUM_SQUARES * n]
-            acc[slot, ACC_MAX] = max(acc[slot, ACC_MAX], pool[word + TILE_MAX * n])
-            acc[slot, ACC_MIN] = min(acc[slot, ACC_MIN], pool[word + TILE_MIN * n])
-
-
-@device
-def read_bounded(pool, poolf, head, kind, group, windows, t_us, acc, squares):
-    """
-    The windows of a group that its ring no longer covers, from tiles.
-
-    Windows ascend, so one on the same level as the one before it goes on where that ended.
-    """
-    ring_part = head + kind[KIND_RING]
-    end_us = t_us - group[GROUP_DELAY_US]
-    before, before_level, before_epoch = -1, -1, np.int64(0)
-    for w in range(group[GROUP_SLOTS]):
-        slot = group[GROUP_FIRST_SLOT] + w
-        after_us = end_us - windows[slot]
-        if pool[ring_part + RING_FLOOR_US] <= after_us:
-            continue
-        level = covering_level(kind, pool[head + HEAD_LAST_US], after_us, end_us)
-        tile_us, n = _TILE_WIDTHS[level], tiles_on_level(kind, level)
-        newest_epoch = end_us // tile_us
-        oldest_epoch = max((after_us + 1) // tile_us, newest_epoch - n + 1)
-        if level == before_level:
-            acc[slot, :] = acc[before, :]
-            squares[slot] = squares[before]
-            newest_epoch = before_epoch - 1
-        else:
-            start_slot(acc, squares, slot)
-            acc[slot, ACC_BOUNDED] = 1
-        read_tiles(
-            pool, poolf, pool[ring_part + RING_TILES], kind, level, newest_epoch, oldest_epoch, after_us, end_us,
-            group, slot, acc, squares,
+    newest = end_us // tile_us
+    oldest = max((after_us + 1) // tile_us, newest - n + 1)
+    # A level is a circle: its tiles lie in at most two runs, the older one up to the end.
+    older = min(newest - oldest + 1, n - oldest % n)
+    read_tile_run(
+        pool, poolf, first, n, tile_us, oldest, older, slot, s, after_us, end_us, bits, octets, acc, squares
+    )  # fmt: skip
+    if oldest + older <= newest:
+        read_tile_run(
+            pool, poolf, first, n, tile_us, oldest + older, newest - oldest - older + 1, slot, s, after_us, end_us,
+            bits, octets, acc, squares,
         )  # fmt: skip
-        before, before_level, before_epoch = slot, level, min(oldest_epoch, newest_epoch + 1)
+    acc[s, ACC_BOUNDED] = 1
 
 
 @device
-def read_group(pool, poolf, head, kind, group, windows, t_us, acc, squares):
-    """All windows of one group for one entity: exact from the ring where it covers them, bounded from tiles where not."""
+def read_kind(pool, poolf, head, kind, windowed, sets, edges, slots, t_us, positions, bits, octets, acc, squares):
+    """All windows of one entity: exact from the ring where it covers them, bounded from tiles where not."""
     ring_part = head + kind[KIND_RING]
-    if pool[ring_part + RING_LENGTH] > 0:
-        read_ring_group(pool, ring_part, group, windows, t_us, acc, squares)
-    if pool[ring_part + RING_TILES] != 0:
-        read_bounded(pool, poolf, head, kind, group, windows, t_us, acc, squares)
-        return
-    for w in range(group[GROUP_SLOTS]):
-        slot = group[GROUP_FIRST_SLOT] + w
-        if pool[ring_part + RING_FLOOR_US] > t_us - group[GROUP_DELAY_US] - windows[slot]:
-            acc[slot, ACC_BOUNDED] = 1  # an event later than the allowed lateness asks for what has been let go
+    length, seen = pool[ring_part + RING_LENGTH], pool[ring_part + RING_FLAGS]
+    events = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START]
+    tags = events + COLUMN_TAG * pool[ring_part + RING_CAPACITY]
+    find_edges(pool, events, length, edges, windowed, t_us, positions)
+    oldest, newest = positions[windowed[WINDOWED_EDGES] - 1], positions[0]
+    for e in range(windowed[WINDOWED_SETS]):
+        mask, want = sets[windowed[WINDOWED_FIRST_SET] + e, SET_MASK], sets[windowed[WINDOWED_FIRST_SET] + e, SET_WANT]
+        if (seen & want) == want:
+            mark_set(pool, tags, oldest, newest, mask, want, octets, e * bits.shape[1] * 8)
+    floor_us, has_tiles = pool[ring_part + RING_FLOOR_US], pool[ring_part + RING_TILES] != 0
+    for s in range(windowed[WINDOWED_FIRST_SLOT], windowed[WINDOWED_FIRST_SLOT] + windowed[WINDOWED_SLOTS]):
+        slot = slots[s]
+        start_slot(acc, squares, s, 0)
+        want = sets[windowed[WINDOWED_FIRST_SET] + slot[SLOT_SET], SET_WANT]
+        after_us = t_us - edges[windowed[WINDOWED_FIRST_EDGE] + slot[SLOT_START]]
+        if floor_us > after_us:
+            # Without tiles this is an event later than the allowed lateness, asking for what has been let go.
+            acc[s, ACC_BOUNDED] = 1
+        if (seen & want) != want:
+            continue
+        if floor_us > after_us and has_tiles:
+            end_us = t_us - edges[windowed[WINDOWED_FIRST_EDGE] + slot[SLOT_END]]
+            read_from_tiles(pool, poolf, head, kind, slot, s, after_us, end_us, bits, octets, acc, squares)
+        else:
+            read_from_ring(pool, ring_part, slot, s, positions, bits, acc, squares)
 
 
 @device
-def read_windows(pool, poolf, kinds, groups, windows, keys, t_us, acc, squares):
-    """Every group into its slots."""
-    for g in range(groups.shape[0]):
-        group = groups[g]
-        for w in range(group[GROUP_SLOTS]):
-            start_slot(acc, squares, group[GROUP_FIRST_SLOT] + w)
-        k = group[GROUP_KIND]
-        if keys[k, 0] == 0:
-            for w in range(group[GROUP_SLOTS]):
-                acc[group[GROUP_FIRST_SLOT] + w, ACC_COUNT] = -1
-        elif keys[k, 1] != 0:
-            read_group(pool, poolf, keys[k, 1], kinds[k], group, windows, t_us, acc, squares)
+def read_windows(
+    pool, poolf, kinds, windowed, sets, edges, slots, keys, t_us, positions, bits, octets, acc, squares
+):  # fmt: skip
+    """Every window of every entity that is named."""
+    for w in range(windowed.shape[0]):
+        one = windowed[w]
+        k = one[WINDOWED_KIND]
+        if keys[k, 1] != 0:
+            read_kind(
+                pool, poolf, keys[k, 1], kinds[k], one, sets, edges, slots, t_us, positions, bits, octets, acc, squares
+            )
+            keys[k, KEY_BLANK] = 0
+            continue
+        # Of an entity that is new (1) or absent (2) the slots may still be as they were left for the last one.
+        blank = 1 if keys[k, 0] != 0 else 2
+        if keys[k, KEY_BLANK] != blank:
+            for s in range(one[WINDOWED_FIRST_SLOT], one[WINDOWED_FIRST_SLOT] + one[WINDOWED_SLOTS]):
+                start_slot(acc, squares, s, 1 - blank)
+        keys[k, KEY_BLANK] = blank
 
 
 # --- one feature each ------------------------------------------------------------------------------------------------
@@ -366,11 +532,11 @@ def deviation(count, total, sum_squares):
 
 
 @device
-def window_feature(op, param, acc, squares, own, own_joins, t_us):
+def window_feature(code, op, param, acc, squares, own, own_joins, t_us):
     """
     A window aggregate from its slot; `own` is the current value, `own_joins` whether it counts too.
     """
-    code, slot = op[OP_CODE], op[OP_SLOT]
+    slot = op[OP_SLOT]
     count = acc[slot, ACC_COUNT]
     if count < 0:
         return np.nan
@@ -428,14 +594,12 @@ def comparison(code, empty, own, values, total, sum_squares, largest):
 
 
 @device
-def distance_km(latitude_1, longitude_1, latitude_2, longitude_2):
-    """Great-circle distance (haversine; Sinnott, "Virtues of the Haversine", Sky and Telescope 68, 1984)."""
-    phi_1, phi_2 = np.radians(latitude_1), np.radians(latitude_2)
-    half_phi = np.sin((phi_2 - phi_1) / 2.0)
-    half_lam = np.sin(np.radians(longitude_2 - longitude_1) / 2.0)
-    a = half_phi * half_phi + np.cos(phi_1) * np.cos(phi_2) * half_lam * half_lam
-    # Not min(1.0, a): that is 1 for NaN, and a missing position would be at the antipode.
-    return 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(1.0 if a > 1.0 else a))
+def distance_km(x_1, y_1, z_1, x_2, y_2, z_2):
+    """Great-circle distance of two points of the unit sphere, from the chord between them; exact for near ones too."""
+    x, y, z = x_1 - x_2, y_1 - y_2, z_1 - z_2
+    half = np.sqrt(x * x + y * y + z * z) / 2.0
+    # Not min(1.0, half): that is 1 for NaN, and a missing position would be at the antipode.
+    return 2.0 * EARTH_RADIUS_KM * np.arcsin(1.0 if half > 1.0 else half)
 
 
 @device
@@ -444,12 +608,12 @@ def distinct_count(pool, part, after_us, own_key, counts_own):
     chunk, capacity = pool[part + DISTINCT_CHUNK], pool[part + DISTINCT_CAPACITY]
     if capacity == SKETCHED:
         return sketch_count(pool, chunk, after_us)
-    count, own_seen = 0, False
-    for k in range(pool[part + DISTINCT_LENGTH]):
-        if pool[chunk + capacity + k] > after_us:
-            count += 1
-            own_seen = own_seen or pool[chunk + k] == own_key
-    if counts_own and own_key != 0 and not own_seen:
+    n, count, own_seen = pool[part + DISTINCT_LENGTH], np.int64(0), np.int64(0)
+    for k in range(0, n, 8):
+        live = later8(pool, chunk + capacity + k, after_us) & first_lanes(n - k)
+        count += ones(live)
+        own_seen |= live & matching8(pool, chunk + k, -1, own_key)
+    if counts_own and own_key != 0 and own_seen == 0:
         count += 1
     return np.float64(count)
 
@@ -473,25 +637,30 @@ def sketch_count(pool, chunk, after_us):
 
 
 @device
-def place_feature(code, param, pool, poolf, word, latitude, longitude, t_us):
+def place_feature(code, param, pool, poolf, word, own, t_us):
     """Distance, speed and travel from what is remembered of an entity's places."""
-    if np.isnan(latitude) or np.isnan(longitude) or np.isnan(poolf[word]):
+    x, y, z = own[OWN_X], own[OWN_X + 1], own[OWN_X + 2]
+    last = word + PLACE_X
+    if np.isnan(x) or np.isnan(poolf[last]):
         return param[PARAM_EMPTY]
     if code == _DISTANCE_CENTRE:
-        x, y, z = poolf[word + 3], poolf[word + 4], poolf[word + 5]
-        centre_latitude = np.degrees(np.arctan2(z, np.sqrt(x * x + y * y)))
-        return distance_km(latitude, longitude, centre_latitude, np.degrees(np.arctan2(y, x)))
-    km = distance_km(latitude, longitude, poolf[word], poolf[word + 1])
+        centre = word + PLACE_CENTRE_X
+        x_2, y_2, z_2 = poolf[centre], poolf[centre + 1], poolf[centre + 2]
+        length = np.sqrt(x_2 * x_2 + y_2 * y_2 + z_2 * z_2)
+        if length == 0.0:  # as often here as on the other side of the world: there is no centre
+            return param[PARAM_EMPTY]
+        return distance_km(x, y, z, x_2 / length, y_2 / length, z_2 / length)
+    km = distance_km(x, y, z, poolf[last], poolf[last + 1], poolf[last + 2])
     if code == _DISTANCE_LAST:
         return km
-    kmh = km / max(np.float64(abs(t_us - pool[word + 2])) / 1e6, LEAST_TRAVEL_S) * 3600.0
+    kmh = km / max(np.float64(abs(t_us - pool[word + PLACE_LAST_US])) / 1e6, LEAST_TRAVEL_S) * 3600.0
     if code == _SPEED:
         return kmh
     return np.float64(kmh > param[PARAM_BOUND] and km > IMPOSSIBLE_TRAVEL_KM)
 
 
 @device
-def hours_feature(code, empty, pool, poolf, word, t_us):
+def hours_feature(code, empty, poolf, word, own):
     """Hours from the usual time of day, or how concentrated it is (mean resultant length, 0 to 1)."""
     weight = poolf[word + 2]
     if weight <= 0.0:
@@ -499,14 +668,15 @@ def hours_feature(code, empty, pool, poolf, word, t_us):
     sine, cosine = poolf[word], poolf[word + 1]
     if code == _HOUR_CONCENTRATION:
         return np.sqrt(sine * sine + cosine * cosine) / weight
-    turn = day_angle(t_us) - np.arctan2(sine, cosine)
-    return abs(np.arctan2(np.sin(turn), np.cos(turn))) * (12.0 / np.pi)
+    own_sine, own_cosine = own[OWN_CLOCK_SINE], own[OWN_CLOCK_COSINE]
+    turn = np.arctan2(own_sine * cosine - own_cosine * sine, own_cosine * cosine + own_sine * sine)
+    return abs(turn) * (12.0 / np.pi)
 
 
 @device
-def entity_feature(op, param, pool, poolf, kind, key, head, ints, numbers, i, places):
+def entity_feature(code, op, param, pool, poolf, kind, key, head, ints, i, own):
     """What is remembered of one entity outside windows."""
-    code, empty, t_us = op[OP_CODE], param[PARAM_EMPTY], ints[i, EVENT_TIME_US]
+    empty, t_us = param[PARAM_EMPTY], ints[i, EVENT_TIME_US]
     if key == 0:
         return np.nan
     if head == 0:
@@ -527,16 +697,14 @@ def entity_feature(op, param, pool, poolf, kind, key, head, ints, numbers, i, pl
         return np.float64(pool[head + HEAD_COUNT])
     if code == _DISTINCT:
         part = head + kind[KIND_DISTINCT] + op[OP_SLOT] * DISTINCT_WORDS
-        own = ints[i, op[OP_OTHER]]
-        return distinct_count(pool, part, t_us - op[OP_WINDOW_US], own, op[OP_CURRENT] == 1)
+        key = ints[i, op[OP_OTHER]]
+        return distinct_count(pool, part, t_us - op[OP_WINDOW_US], key, op[OP_CURRENT] == 1)
     if code == _DECAYED_COUNT or code == _DECAYED_SUM:
         word = head + kind[KIND_DECAYED] + op[OP_SLOT] * DECAYED_WORDS
         return poolf[word] * decay_factor(t_us - pool[word + 1], op[OP_WINDOW_US]) / param[PARAM_SCALE]
     if code == _HOUR_DEVIATION or code == _HOUR_CONCENTRATION:
-        return hours_feature(code, empty, pool, poolf, head + kind[KIND_HOURS], t_us)
-    latitude = numbers[i, places[0]] if places[0] >= 0 else np.nan
-    longitude = numbers[i, places[1]] if places[1] >= 0 else np.nan
-    return place_feature(code, param, pool, poolf, head + kind[KIND_PLACE], latitude, longitude, t_us)
+        return hours_feature(code, empty, poolf, head + kind[KIND_HOURS], own)
+    return place_feature(code, param, pool, poolf, head + kind[KIND_PLACE], own, t_us)
 
 
 @device
@@ -551,12 +719,12 @@ def month_day(t_us):
 
 
 @device
-def calendar_feature(code, bound, t_us):
+def calendar_feature(code, bound, t_us, own):
     """Time of day, of week and of month, UTC."""
     if code == _HOUR_SIN:
-        return np.sin(day_angle(t_us))
+        return own[OWN_CLOCK_SINE]
     if code == _HOUR_COS:
-        return np.cos(day_angle(t_us))
+        return own[OWN_CLOCK_COSINE]
     weekday = (t_us // DAY_US + 3) % 7  # Monday is 0; 1 January 1970 was a Thursday
     if code == _WEEKDAY_SIN:
         return np.sin(weekday * (2.0 * np.pi / 7.0))
@@ -583,18 +751,19 @@ def amount_feature(code, param, amount, limits):
 
 
 @device
-def transaction_feature(op, param, ints, numbers, i, places, limits):
+def transaction_feature(code, op, param, ints, numbers, i, limits, own):
     """What the transaction says of itself."""
-    code, source = op[OP_CODE], op[OP_SOURCE]
+    source = op[OP_SOURCE]
     if code == _DIFFERS:
         one, other = ints[i, op[OP_SLOT]], ints[i, op[OP_OTHER]]
         return np.nan if one == 0 or other == 0 else np.float64(one != other)
     if code == _KNOWN_IDENTIFIER:
         return np.float64(ints[i, op[OP_SLOT]] != 0)
     if code == _DISTANCE:
-        return distance_km(numbers[i, places[0]], numbers[i, places[1]], numbers[i, places[2]], numbers[i, places[3]])
+        home = OWN_HOME_X
+        return distance_km(own[OWN_X], own[OWN_X + 1], own[OWN_X + 2], own[home], own[home + 1], own[home + 2])
     if _HOUR_SIN <= code <= _DAY_OF_MONTH:
-        return calendar_feature(code, param[PARAM_BOUND], ints[i, EVENT_TIME_US])
+        return calendar_feature(code, param[PARAM_BOUND], ints[i, EVENT_TIME_US], own)
     amount = np.nan
     if ints[i, AMOUNT_MINOR] != AMOUNT_UNKNOWN:
         amount = np.float64(ints[i, AMOUNT_MINOR]) / param[PARAM_SCALE]
@@ -622,36 +791,66 @@ def derived_feature(op, param, row):
 
 
 @device
-def write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, places, limits, acc, squares, row):
-    """Every feature, in order: a derived one reads the columns before it."""
-    t_us = ints[i, EVENT_TIME_US]
-    for f in range(ops.shape[0]):
-        op, param = ops[f], params[f]
-        code = op[OP_CODE]
-        if code < _FIRST_ENTITY_OP:
-            own = source_value(ints, numbers, i, op[OP_SOURCE]) if op[OP_SOURCE] >= -1 else np.int64(0)
-            joins = np.int64(op[OP_CURRENT] == 1 and (flags & op[OP_MASK]) == op[OP_WANT])
-            value = window_feature(op, param, acc, squares, own, joins, t_us)
+def joins(op, flags):
+    """1 when the current event counts too, else 0."""
+    return np.int64(op[OP_CURRENT] == 1 and (flags & op[OP_MASK]) == op[OP_WANT])
+
+
+@device
+def write_counts(first, end, ops, flags, acc, row):
+    """A run of counts: a fifth of all features."""
+    for f in range(first, end):
+        op = ops[f]
+        count = acc[op[OP_SLOT], ACC_COUNT]
+        row[op[OP_COLUMN]] = np.float32(count + joins(op, flags)) if count >= 0 else np.float32(np.nan)
+
+
+@device
+def write_windows(code, first, end, ops, params, ints, numbers, i, flags, acc, squares, row):
+    """A run of another aggregate over windows."""
+    for f in range(first, end):
+        op = ops[f]
+        own = source_value(ints, numbers, i, op[OP_SOURCE]) if op[OP_SOURCE] >= -1 else np.int64(0)
+        value = window_feature(code, op, params[f], acc, squares, own, joins(op, flags), ints[i, EVENT_TIME_US])
+        row[op[OP_COLUMN]] = np.float32(value)
+
+
+@device
+def write_row(
+    ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, runs, limits, acc, squares, own, row
+):  # fmt: skip
+    """Every feature, run by run; derived ones come last and read the columns before them."""
+    for r in range(runs.shape[0]):
+        code, first, end = runs[r, RUN_CODE], runs[r, RUN_FIRST], runs[r, RUN_END]
+        if code == _COUNT:
+            write_counts(first, end, ops, flags, acc, row)
+        elif code < _FIRST_ENTITY_OP:
+            write_windows(code, first, end, ops, params, ints, numbers, i, flags, acc, squares, row)
         elif code < _FIRST_TRANSACTION_OP:
-            k = op[OP_KIND]
-            value = entity_feature(op, param, pool, poolf, kinds[k], keys[k, 0], keys[k, 1], ints, numbers, i, places)
+            for f in range(first, end):
+                op, k = ops[f], ops[f, OP_KIND]
+                key, head = keys[k, KEY], keys[k, KEY_HEAD]
+                value = entity_feature(code, op, params[f], pool, poolf, kinds[k], key, head, ints, i, own)
+                row[op[OP_COLUMN]] = np.float32(value)
         elif code < _FIRST_DERIVED_OP:
-            value = transaction_feature(op, param, ints, numbers, i, places, limits)
+            for f in range(first, end):
+                value = transaction_feature(code, ops[f], params[f], ints, numbers, i, limits, own)
+                row[ops[f, OP_COLUMN]] = np.float32(value)
         else:
-            value = derived_feature(op, param, row)
-        row[f] = np.float32(value)
+            for f in range(first, end):
+                row[ops[f, OP_COLUMN]] = np.float32(derived_feature(ops[f], params[f], row))
 
 
 # --- one transaction -------------------------------------------------------------------------------------------------
 
 
 @device
-def flags_with_filters(ints, numbers, i, minor_per_major, filters, filter_ranges):
+def flags_with_filters(ints, numbers, i, filters, filter_ranges):
     """The encoder's flags and one bit per declared filter that the transaction passes."""
     flags = ints[i, FLAGS]
     for r in range(filters.shape[0]):
         source = filters[r, 1]
-        value = np.float64(ints[i, AMOUNT_MINOR]) / minor_per_major if source < 0 else numbers[i, source]
+        value = np.float64(ints[i, AMOUNT_MINOR]) / filter_ranges[r, 2] if source < 0 else numbers[i, source]
         if source < 0 and ints[i, AMOUNT_MINOR] == AMOUNT_UNKNOWN:
             continue
         if filter_ranges[r, 0] <= value <= filter_ranges[r, 1]:
@@ -662,7 +861,7 @@ def flags_with_filters(ints, numbers, i, minor_per_major, filters, filter_ranges
 @device
 def remember_everywhere(
     ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index,
-    kinds, columns, measures, distincts, decayeds, places,
+    kinds, columns, measures, distincts, decayeds, own,
 ):  # fmt: skip
     """The event joins each entity it names, and the journal."""
     row = meta[META_JOURNAL_NEXT] % journal.shape[0]
@@ -684,7 +883,7 @@ def remember_everywhere(
             head = create(pool, poolf, table, meta, kinds[k], k, keys[k, 0])
         remember(
             pool, poolf, meta, head, kinds[k], columns, measures, distincts, decayeds,
-            ints, numbers, i, flags, places,
+            ints, numbers, i, flags, own,
         )  # fmt: skip
         if kinds[k, KIND_JOURNAL] != 0:
             journal[row, kinds[k, KIND_JOURNAL]] = keys[k, 0]
@@ -761,20 +960,27 @@ def apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, co
 
 
 @device
-def has_room(pool, meta, worst_words):
+def has_room(context, meta):
     """Whether whatever one more event can claim surely fits the pool."""
-    return meta[META_BUMP] + worst_words <= pool.shape[0]
+    return meta[META_BUMP] <= context[BUMP_MAX]
 
 
 @device
-def observe(
-    ints, numbers, i, record, row, keys, acc, squares,
-    pool, poolf, table, meta, journal, index,
-    kinds, columns, measures, distincts, decayeds,
-    groups, windows, ops, params, filters, filter_ranges, limits, places, worst_words, minor_per_major,
-):  # fmt: skip
+def observe_at(context, ints, numbers, i, record, row):
     """
-    Read, then (when `record`) remember, one encoded transaction.
+    Read, then (when `record`) remember, one encoded transaction; for kernels to inline.
+
+    Parameters
+    ----------
+    context : int64[WORDS]
+        Where everything is (`fraudsdk.features.context`).
+    ints, numbers : int64[n, n_ints], float64[n, n_numbers]
+        Encoded transactions (`fraudsdk.domain.fields`).
+    i : int64
+        The row of them that is meant.
+    record : bool
+    row : float32[n_features]
+        Written, unless the status says that there is no row.
 
     Returns
     -------
@@ -783,94 +989,221 @@ def observe(
     journal_row : int64
         Where the transaction is in the journal, -1 = nowhere.
     """
+    ints, numbers, row = unmeasured(ints), unmeasured(numbers), unmeasured(row)
+    keys, acc, squares = int_rows_of(context, KEYS), int_rows_of(context, ACC), floats_of(context, SQUARES)
+    pool, poolf, meta = ints_of(context, POOL), floats_of(context, POOL), ints_of(context, META)
+    table, journal, index = (
+        measured_rows_of(context, TABLE),
+        measured_rows_of(context, JOURNAL),
+        measured_ints_of(context, JOURNAL_INDEX),
+    )
+    kinds, columns, measures = (
+        measured_rows_of(context, KINDS),
+        ints_of(context, COLUMNS),
+        int_rows_of(context, MEASURES),
+    )
+    distincts, decayeds = int_rows_of(context, DISTINCTS), int_rows_of(context, DECAYEDS)
+    windowed, sets, slots = measured_rows_of(context, WINDOWED), int_rows_of(context, SETS), int_rows_of(context, SLOTS)
+    edges, positions, places = ints_of(context, EDGES), ints_of(context, POSITIONS), ints_of(context, PLACES)
+    bits, octets = measured_rows_of(context, BITS), bytes_of(context, BITS)
+    own, runs = floats_of(context, OWN), measured_rows_of(context, RUNS)
+    ops, params, limits = int_rows_of(context, OPS), float_rows_of(context, PARAMS), measured_floats_of(context, LIMITS)
+    filters, filter_ranges = measured_rows_of(context, FILTERS), float_rows_of(context, FILTER_RANGES)
     known_row = journal_find(journal, index, ints[i, TRANSACTION_KEY])
     if known_row >= 0 and record:
         meta[META_DUPLICATES] += 1
         return np.int64(DUPLICATE), known_row
     if ints[i, FLAGS] & (REVERSAL | CHARGEBACK):
         if record:
-            if not has_room(pool, meta, worst_words):
+            if not has_room(context, meta):
                 return np.int64(NEEDS_ROOM), np.int64(-1)
             apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, columns, measures)
             for k in range(kinds.shape[0]):
                 keys[k, 0] = 0
             known_row = remember_everywhere(
                 ints, numbers, i, ints[i, FLAGS], keys, pool, poolf, table, meta, journal, index,
-                kinds, columns, measures, distincts, decayeds, places,
+                kinds, columns, measures, distincts, decayeds, own,
             )  # fmt: skip
         return np.int64(LIFECYCLE), known_row
-    if record and not has_room(pool, meta, worst_words):
+    if record and not has_room(context, meta):
         return np.int64(NEEDS_ROOM), np.int64(-1)
-    flags = flags_with_filters(ints, numbers, i, minor_per_major, filters, filter_ranges)
+    flags = flags_with_filters(ints, numbers, i, filters, filter_ranges)
     for k in range(kinds.shape[0]):
         keys[k, 0] = entity_key(ints, i, kinds[k])
         keys[k, 1] = find(table, keys[k, 0]) if keys[k, 0] != 0 else 0
         keys[k, 2] = pool[keys[k, 1] + HEAD_LAST_US] if keys[k, 1] != 0 else NEVER_US
-    read_windows(pool, poolf, kinds, groups, windows, keys, ints[i, EVENT_TIME_US], acc, squares)
-    write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, places, limits, acc, squares, row)
+    read_windows(
+        pool, poolf, kinds, windowed, sets, edges, slots, keys, ints[i, EVENT_TIME_US], positions, bits, octets, acc, squares
+    )  # fmt: skip
+    say_when_and_where(ints[i, EVENT_TIME_US], numbers, i, places, own)
+    write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, runs, limits, acc, squares, own, row)
     if not record:
         return np.int64(SCORED), known_row
     make_room_for_entities(pool, table, meta, kinds, keys)
     journal_row = remember_everywhere(
         ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index,
-        kinds, columns, measures, distincts, decayeds, places,
+        kinds, columns, measures, distincts, decayeds, own,
     )  # fmt: skip
     return np.int64(SCORED), np.int64(journal_row)
 
 
-_MEMORY = "int64[::1], float64[::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[::1]"
-_LAYOUT = "int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1]"
-_PLAN = (
-    "int64[:, ::1], int64[::1], int64[:, ::1], float64[:, ::1], int64[:, ::1], float64[:, ::1], float64[::1], "
-    "int64[::1], int64, float64"
-)
-_SCRATCH = "int64[:, ::1], int64[:, ::1], float64[::1]"
+# --- asking memory ahead ---------------------------------------------------------------------------------------------
+#
+# A row reads some sixty cache lines of a memory that no cache holds.  One after another they would take longer than all
+# the arithmetic; asked for some rows ahead they come side by side.  Nothing here changes what is computed: whatever was
+# foreseen is looked up again, and an entity that has been forgotten meanwhile costs a fetch in vain.
 
 
-@kernel(
-    f"UniTuple(int64, 2)(int64[:, ::1], float64[:, ::1], int64, float32[::1], {_SCRATCH}, {_MEMORY}, {_LAYOUT}, {_PLAN})"
-)
-def score_one(
-    ints, numbers, record, row, keys, acc, squares,
-    pool, poolf, table, meta, journal, index,
-    kinds, columns, measures, distincts, decayeds,
-    groups, windows, ops, params, filters, filter_ranges, limits, places, worst_words, minor_per_major,
-):  # fmt: skip
+@device
+def foresee_keys(ints, i, kinds, table, index, ahead):
+    """Ask for the table slots of the entities that transaction `i` names, and for its slot in the journal's index."""
+    for k in range(kinds.shape[0]):
+        key = entity_key(ints, i, kinds[k])
+        ahead[i & (AHEAD_ROWS - 1), k] = key
+        if key != 0:
+            prefetch(table, 2 * (key & (table.shape[0] - 1)))
+    prefetch(index, ints[i, TRANSACTION_KEY] & (index.shape[0] - 1))
+
+
+@device
+def foresee_heads(i, kinds, table, pool, ahead):
+    """Ask for the heads of the entities, which the table now tells."""
+    n_kinds, row = kinds.shape[0], i & (AHEAD_ROWS - 1)
+    for k in range(n_kinds):
+        head = find(table, ahead[row, k]) if ahead[row, k] != 0 else np.int64(0)
+        ahead[row, n_kinds + k] = head
+        if head != 0:
+            for word in range(0, kinds[k, KIND_HEAD_WORDS], WORDS_PER_LINE):
+                prefetch(pool, head + word)
+
+
+@device
+def foresee_events(i, kinds, pool, ahead):
+    """Ask for the newest events and the distinct keys of the entities, which their heads now tell."""
+    n_kinds, row = kinds.shape[0], i & (AHEAD_ROWS - 1)
+    for k in range(n_kinds):
+        head = ahead[row, n_kinds + k]
+        if head == 0:
+            continue
+        if kinds[k, KIND_RING] != 0:
+            foresee_ring(pool, head + kinds[k, KIND_RING], kinds[k, KIND_RING_COLUMNS])
+        for d in range(kinds[k, KIND_DISTINCTS]):
+            part = head + kinds[k, KIND_DISTINCT] + d * DISTINCT_WORDS
+            chunk, capacity = pool[part + DISTINCT_CHUNK], pool[part + DISTINCT_CAPACITY]
+            if chunk != 0 and capacity != SKETCHED:
+                prefetch(pool, chunk)
+                prefetch(pool, chunk + capacity)
+
+
+@device
+def foresee_ring(pool, ring_part, columns):
+    """Ask for the newest events of a ring."""
+    capacity = pool[ring_part + RING_CAPACITY]
+    end = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START] + pool[ring_part + RING_LENGTH]
+    n = min(pool[ring_part + RING_LENGTH], AHEAD_RING_EVENTS)
+    for column in range(columns):
+        for word in range(end - n, end + 1, WORDS_PER_LINE):
+            prefetch(pool, column * capacity + word)
+
+
+@device
+def foresee_find(pool, head, kind, time_us):
+    """Ask for the events around the one that a label is about, where the guess is."""
+    ring_part = head + kind[KIND_RING]
+    guess = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START] + ring_guess(pool, head, kind, time_us)
+    for column in range(FIRST_VALUE):
+        at = guess + column * pool[ring_part + RING_CAPACITY]
+        prefetch(pool, at - WORDS_PER_LINE // 2)
+        prefetch(pool, at + WORDS_PER_LINE // 2)
+
+
+@device
+def foresee_label(context, ints, label_rows, label):
+    """Ask, for the labels after this one, for each step that `deliver` will take."""
+    kinds, ahead = measured_rows_of(context, KINDS), int_rows_of(context, AHEAD_LABELS)
+    table, journal, index = (
+        measured_rows_of(context, TABLE),
+        measured_rows_of(context, JOURNAL),
+        measured_ints_of(context, JOURNAL_INDEX),
+    )
+    pool, n = ints_of(context, POOL), label_rows.shape[0]
+    if label + AHEAD_JOURNAL_INDEX < n:
+        key = ints[label_rows[label + AHEAD_JOURNAL_INDEX], TRANSACTION_KEY]
+        prefetch(index, key & (index.shape[0] - 1))
+    if label + AHEAD_JOURNAL < n:
+        row = journal_find(journal, index, ints[label_rows[label + AHEAD_JOURNAL], TRANSACTION_KEY])
+        if row >= 0:
+            prefetch(journal, row * journal.shape[1])
+            prefetch(journal, row * journal.shape[1] + WORDS_PER_LINE)
+    if label + AHEAD_LABEL_KEYS < n:
+        row = journal_find(journal, index, ints[label_rows[label + AHEAD_LABEL_KEYS], TRANSACTION_KEY])
+        for k in range(kinds.shape[0]):
+            if row >= 0 and kinds[k, KIND_JOURNAL] != 0:
+                prefetch(table, 2 * (journal[row, kinds[k, KIND_JOURNAL]] & (table.shape[0] - 1)))
+    if label + AHEAD_LABEL_HEADS < n:
+        row = journal_find(journal, index, ints[label_rows[label + AHEAD_LABEL_HEADS], TRANSACTION_KEY])
+        for k in range(kinds.shape[0]):
+            key = journal[row, kinds[k, KIND_JOURNAL]] if row >= 0 and kinds[k, KIND_JOURNAL] != 0 else np.int64(0)
+            head = find(table, key) if key != 0 else np.int64(0)
+            ahead[(label + AHEAD_LABEL_HEADS) & (AHEAD_ROWS - 1), k] = head
+            if head != 0:
+                prefetch(pool, head)
+                prefetch(pool, head + kinds[k, KIND_RING] + RING_WORDS - 1)
+    if label + AHEAD_LABEL_EVENTS >= n:
+        return
+    for k in range(kinds.shape[0]):
+        head = ahead[(label + AHEAD_LABEL_EVENTS) & (AHEAD_ROWS - 1), k]
+        if head != 0:
+            foresee_find(pool, head, kinds[k], ints[label_rows[label + AHEAD_LABEL_EVENTS], EVENT_TIME_US])
+
+
+@device
+def foresee_now(context, ints):
+    """The same for one transaction that nobody announced: at least its entities are asked for side by side."""
+    kinds, ahead, pool = measured_rows_of(context, KINDS), int_rows_of(context, AHEAD), ints_of(context, POOL)
+    table, index = measured_rows_of(context, TABLE), measured_ints_of(context, JOURNAL_INDEX)
+    foresee_keys(ints, 0, kinds, table, index, ahead)
+    foresee_heads(0, kinds, table, pool, ahead)
+    foresee_events(0, kinds, pool, ahead)
+
+
+@device
+def foresee_row(context, ints, i):
+    """Ask, for the transactions after this one, for each step that `observe_at` will take."""
+    kinds, ahead, pool = measured_rows_of(context, KINDS), int_rows_of(context, AHEAD), ints_of(context, POOL)
+    table, index = measured_rows_of(context, TABLE), measured_ints_of(context, JOURNAL_INDEX)
+    if i + AHEAD_KEYS < ints.shape[0]:
+        foresee_keys(ints, i + AHEAD_KEYS, kinds, table, index, ahead)
+    if i + AHEAD_HEADS < ints.shape[0]:
+        foresee_heads(i + AHEAD_HEADS, kinds, table, pool, ahead)
+    if i + AHEAD_EVENTS < ints.shape[0]:
+        foresee_events(i + AHEAD_EVENTS, kinds, pool, ahead)
+
+
+@kernel("UniTuple(int64, 2)(int64[::1], int64)", nogil=False)
+def score_one(context, record):
     """
-    Read and (when `record` is 1) remember the transaction in row 0 of `ints` and `numbers`.
+    Read and (when `record` is 1) remember the transaction that the context points at.
 
-    Parameters
-    ----------
-    ints, numbers : int64[1, n_ints], float64[1, n_numbers]
-        The encoded transaction (`fraudsdk.domain.fields`).
-    row : float32[n_features]
-        Written, unless the status says that there is no row.
-    keys, acc, squares : int64[n_kinds, 2], int64[n_slots, ACC_FIELDS], float64[n_slots]
-        Scratch; afterwards `keys` holds (key, head) per kind and `acc` what each window saw.
+    Afterwards the scratch of the context holds (key, head, last seen) per kind and what each window saw.
 
     Returns
     -------
     (status, journal_row)
-        As `observe`.
+        As `observe_at`.
     """
-    return observe(
-        borrowed(ints), borrowed(numbers), 0, record == 1, borrowed(row), borrowed(keys), borrowed(acc), borrowed(squares),
-        borrowed(pool), borrowed(poolf), borrowed(table), borrowed(meta), borrowed(journal), borrowed(index),
-        borrowed(kinds), borrowed(columns), borrowed(measures), borrowed(distincts), borrowed(decayeds),
-        borrowed(groups), borrowed(windows), borrowed(ops), borrowed(params), borrowed(filters), borrowed(filter_ranges),
-        borrowed(limits), borrowed(places), worst_words, minor_per_major,
-    )  # fmt: skip
+    context = borrowed(context)
+    ints, numbers = int_rows_of(context, INTS), float_rows_of(context, NUMBERS)
+    foresee_now(context, ints)
+    return observe_at(context, ints, numbers, 0, record == 1, row_of(context, ROW))
 
 
 @kernel(
-    "UniTuple(int64, 2)(int64[:, ::1], float64[:, ::1], int64[::1], int8[::1], int64[::1], int8[::1], int64, int64, "
-    f"float32[:, ::1], {_SCRATCH}, {_MEMORY}, {_LAYOUT}, {_PLAN})"
+    "UniTuple(int64, 2)(int64[::1], int64[:, ::1], float64[:, ::1], int64[::1], int8[::1], int64[::1], int8[::1], "
+    "int64, int64, float32[:, ::1])"
 )
 def replay(
-    ints, numbers, label_rows, label_values, label_times_us, statuses, next_row, next_label, rows, keys, acc, squares,
-    pool, poolf, table, meta, journal, index,
-    kinds, columns, measures, distincts, decayeds,
-    groups, windows, ops, params, filters, filter_ranges, limits, places, worst_words, minor_per_major,
+    context, ints, numbers, label_rows, label_values, label_times_us, statuses, next_row, next_label, rows
 ):  # fmt: skip
     """
     Observe many transactions in order, delivering each label at the time it would have been known.
@@ -879,6 +1212,7 @@ def replay(
 
     Parameters
     ----------
+    context : int64[WORDS]
     ints, numbers : int64[n, n_ints], float64[n, n_numbers]
         In arrival order.
     label_rows, label_values, label_times_us : int64[m], int8[m], int64[m]
@@ -895,22 +1229,16 @@ def replay(
     (next_row, next_label)
         Short of the end only when the memory must grow first.
     """
+    context, ints, numbers, rows = borrowed(context), borrowed(ints), borrowed(numbers), borrowed(rows)
+    label_rows = borrowed(label_rows)
     label = next_label
     for i in range(next_row, ints.shape[0]):
         while label < label_rows.shape[0] and label_times_us[label] <= ints[i, EVENT_TIME_US]:
-            deliver(
-                ints[label_rows[label], TRANSACTION_KEY], label_values[label] == 1,
-                borrowed(pool), borrowed(poolf), borrowed(table), borrowed(meta), borrowed(journal), borrowed(index),
-                borrowed(kinds), borrowed(columns), borrowed(measures),
-            )  # fmt: skip
+            foresee_label(context, ints, label_rows, label)
+            deliver(context, ints[label_rows[label], TRANSACTION_KEY], label_values[label] == 1)
             label += 1
-        status, _ = observe(
-            borrowed(ints), borrowed(numbers), i, True, borrowed(rows)[i], borrowed(keys), borrowed(acc), borrowed(squares),
-            borrowed(pool), borrowed(poolf), borrowed(table), borrowed(meta), borrowed(journal), borrowed(index),
-            borrowed(kinds), borrowed(columns), borrowed(measures), borrowed(distincts), borrowed(decayeds),
-            borrowed(groups), borrowed(windows), borrowed(ops), borrowed(params), borrowed(filters),
-            borrowed(filter_ranges), borrowed(limits), borrowed(places), worst_words, minor_per_major,
-        )  # fmt: skip
+        foresee_row(context, ints, i)
+        status, _ = observe_at(context, ints, numbers, i, True, rows[i])
         if status == NEEDS_ROOM:
             return np.int64(i), np.int64(label)
         statuses[i] = status
@@ -918,32 +1246,25 @@ def replay(
 
 
 @device
-def deliver(key, is_fraud, pool, poolf, table, meta, journal, index, kinds, columns, measures):
+def deliver(context, key, is_fraud):
     """A label arrived: mark the event wherever it is remembered.  False when the journal has forgotten it."""
-    row = journal_find(journal, index, key)
-    if row < 0:
-        meta[META_LABELS_UNKNOWN] += 1
-        return False
-    meta[META_LABELS] += 1
-    amend_journalled(
-        row, FRAUD if is_fraud else GENUINE, GENUINE if is_fraud else FRAUD, journal[row, JOURNAL_AMOUNT_MINOR],
-        pool, poolf, table, meta, journal, kinds, columns, measures,
-    )  # fmt: skip
-    return True
+    return amend_remembered(context, key, FRAUD if is_fraud else GENUINE, GENUINE if is_fraud else FRAUD)
 
 
-@kernel(f"boolean(int64, int64, int64, {_MEMORY}, int64[:, ::1], int64[::1], int64[:, ::1])")
-def amend_transaction(
-    key, set_bits, clear_bits, pool, poolf, table, meta, journal, index, kinds, columns, measures
-):  # fmt: skip
-    """
-    Set and clear status bits of a remembered transaction: a label, or the host's final answer.
-
-    Returns
-    -------
-    bool
-        False when the journal has forgotten it (which is counted).
-    """
+@device
+def amend_remembered(context, key, set_bits, clear_bits):
+    """Set and clear status bits of a remembered transaction.  False when the journal has forgotten it."""
+    pool, poolf, meta = ints_of(context, POOL), floats_of(context, POOL), ints_of(context, META)
+    table, journal, index = (
+        measured_rows_of(context, TABLE),
+        measured_rows_of(context, JOURNAL),
+        measured_ints_of(context, JOURNAL_INDEX),
+    )
+    kinds, columns, measures = (
+        measured_rows_of(context, KINDS),
+        ints_of(context, COLUMNS),
+        int_rows_of(context, MEASURES),
+    )
     row = journal_find(journal, index, key)
     if row < 0:
         meta[META_LABELS_UNKNOWN] += 1
@@ -954,3 +1275,16 @@ def amend_transaction(
         pool, poolf, table, meta, journal, kinds, columns, measures,
     )  # fmt: skip
     return True
+
+
+@kernel("boolean(int64[::1], int64, int64, int64)", nogil=False)
+def amend_transaction(context, key, set_bits, clear_bits):
+    """
+    Set and clear status bits of a remembered transaction: a label, or the host's final answer.
+
+    Returns
+    -------
+    bool
+        False when the journal has forgotten it (which is counted).
+    """
+    return amend_remembered(borrowed(context), key, set_bits, clear_bits)

@@ -1,15 +1,15 @@
 """
 From a declared feature set to the tables of integers that the feature kernel walks.
 
-Features that read the same events of the same entity share one pass: a *group* is (entity kind, events, value, delay), and
-its windows are read together, from the newest event back, a wider window continuing where the narrower one ended.
+What windows of an entity kind share is laid out once per kind: the *edges* where windows begin and end, as ages, and the
+*sets* of events that they read, as masks of flags.  A *slot* is one window: two edges, a set and a value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,10 @@ from fraudsdk.domain.money import CURRENCY_EXPONENTS
 from fraudsdk.encoding.vocabulary import Vocabulary
 from fraudsdk.entity_state.layout import (
     KIND_FIRST_MEASURE,
+    KIND_TOP_TILES,
     MEASURE_COLUMN,
     MEASURE_TILE,
+    TILE_COUNTS,
     IntTable,
     KindSpec,
     StateLayout,
@@ -48,7 +50,14 @@ OP_MASK: Final = 5
 OP_WANT: Final = 6
 OP_SOURCE: Final = 7  # -1 amount, else a column of ``numbers`` (or of ``ints`` for identifiers)
 OP_WINDOW_US: Final = 8
-OP_FIELDS: Final = 9
+OP_COLUMN: Final = 9  # of the row
+OP_FIELDS: Final = 10
+
+# Columns of ``runs``: ops of one code, side by side.
+RUN_CODE: Final = 0
+RUN_FIRST: Final = 1
+RUN_END: Final = 2
+RUN_FIELDS: Final = 3
 
 # Columns of ``params``.
 PARAM_EMPTY: Final = 0
@@ -56,17 +65,31 @@ PARAM_SCALE: Final = 1  # stored units per reported unit
 PARAM_BOUND: Final = 2
 PARAM_FIELDS: Final = 3
 
-# Columns of ``groups``.
-GROUP_KIND: Final = 0
-GROUP_MASK: Final = 1
-GROUP_WANT: Final = 2
-GROUP_COLUMN: Final = 3  # ring column of the value, -1 = count only
-GROUP_TILE: Final = 4  # word of the measure within a tile
-GROUP_DELAY_US: Final = 5
-GROUP_FIRST_SLOT: Final = 6
-GROUP_SLOTS: Final = 7
-GROUP_FIELDS: Final = 8
+# Columns of ``windowed``: the entity kinds that have windows, and the rows that belong to each in the other tables.
+WINDOWED_KIND: Final = 0
+WINDOWED_FIRST_SET: Final = 1
+WINDOWED_SETS: Final = 2
+WINDOWED_FIRST_EDGE: Final = 3
+WINDOWED_EDGES: Final = 4
+WINDOWED_FIRST_SLOT: Final = 5
+WINDOWED_SLOTS: Final = 6
+WINDOWED_FIELDS: Final = 7
 
+# Columns of ``sets``: events whose flags under the mask are the wanted ones.
+SET_MASK: Final = 0
+SET_WANT: Final = 1
+SET_FIELDS: Final = 2
+
+# Columns of ``slots``.
+SLOT_SET: Final = 0  # of the sets of its kind
+SLOT_END: Final = 1  # of the edges of its kind: the younger one
+SLOT_START: Final = 2
+SLOT_COLUMN: Final = 3  # ring column of the value, -1 = there is none or nobody asks
+SLOT_TIMES: Final = 4  # 1: somebody asks for its newest or oldest event
+SLOT_TILE: Final = 5  # word of the measure within a tile
+SLOT_FIELDS: Final = 6
+
+WITHOUT_VALUE: Final = frozenset({"count", "rate", "seconds_since_newest", "seconds_since_oldest"})
 NO_VALUE: Final = -2  # counts only: there is no value to read
 AMOUNT: Final = -1
 
@@ -93,6 +116,7 @@ _CODES: Final = {
     for code, name in enumerate(names.split(), start=first)
 }
 OPCODES: Final = _CODES
+_FIRST_DERIVED: Final = 300
 
 Floats = npt.NDArray[np.float64]
 
@@ -108,36 +132,57 @@ class FeaturePlan:
         Fields the encoder must write.
     state : StateLayout
         What each entity remembers.
-    groups : int64[n_groups, GROUP_FIELDS]
-    windows_us : int64[n_slots]
-        Window of each slot, ascending within its group.
+    windowed : int64[n_windowed, WINDOWED_FIELDS]
+    sets : int64[n_sets, SET_FIELDS]
+    edges_us : int64[n_edges]
+        Ages, ascending within a kind: of the events that a window with that delay ends with, and of those it starts after.
+    slots : int64[n_slots, SLOT_FIELDS]
     ops : int64[n_features, OP_FIELDS]
+        By code, so that a kernel decides what to do once per run of them; derived ones last, in the order of features.
     params : float64[n_features, PARAM_FIELDS]
+        Of each op.
+    runs : int64[n_runs, RUN_FIELDS]
     filters : int64[n_ranges, 2]
         (bit, source) of each declared filter's ranges.
-    filter_ranges : float64[n_ranges, 2]
-        (low, high), closed.
+    filter_ranges : float64[n_ranges, 3]
+        (low, high), closed, in major units; minor units per major one.
     limits : float64[n_limits]
         Major units, ascending.
-    places : int64[4]
-        Columns of ``numbers`` for latitude, longitude, home latitude and home longitude; -1 = not carried.
+    places : int64[5]
+        Columns of ``numbers`` for latitude, longitude, home latitude and home longitude; -1 = not carried.  Then whether
+        the time of day is asked for as an angle.
     """
 
     record: RecordLayout
     state: StateLayout
-    groups: IntTable
-    windows_us: IntTable
+    windowed: IntTable
+    sets: IntTable
+    edges_us: IntTable
+    slots: IntTable
     ops: IntTable
     params: Floats
+    runs: IntTable
     filters: IntTable
     filter_ranges: Floats
     limits: Floats
     places: IntTable
 
+    @property
+    def most_tiles(self) -> int:
+        """Tiles on the longest level of any entity kind."""
+        return int(self.state.kinds[:, KIND_TOP_TILES].max(initial=max(TILE_COUNTS)))
+
 
 def build_plan(feature_set: FeatureSet, vocabulary: Vocabulary) -> FeaturePlan:
     """Lay out what a feature set needs to carry, remember and compute."""
     return _Planner(feature_set, vocabulary).build()
+
+
+def _runs(ops: IntTable) -> IntTable:
+    """Where the ops of each code begin and end."""
+    codes = ops[:, OP_CODE]
+    first = np.flatnonzero(np.diff(codes, prepend=-1))
+    return np.column_stack([codes[first], first, np.append(first[1:], len(codes))]).astype(np.int64)
 
 
 class _Kind:
@@ -162,6 +207,61 @@ class _Kind:
     def source_for(self, events: tuple[int, int], source: int) -> int:
         """The measure that answers a request: a count may come from any measure of the same events."""
         return source if source != NO_VALUE else min(self.values[events] - {NO_VALUE}, default=NO_VALUE)
+
+
+class _Window(NamedTuple):
+    """What makes two features read the same window; in the order in which slots are laid out."""
+
+    kind: int
+    mask: int
+    want: int
+    source: int
+    delay_us: int
+    width_us: int
+
+
+class _Windows:
+    """The tables of all windows, and the slot of each."""
+
+    def __init__(
+        self,
+        state: StateLayout,
+        wanted: dict[_Window, set[str]],
+        measures: list[list[tuple[int, int, int]]],
+    ) -> None:
+        windowed: list[tuple[int, ...]] = []
+        sets: list[tuple[int, int]] = []
+        edges: list[int] = []
+        slots: list[tuple[int, ...]] = []
+        self.slot_of: dict[_Window, int] = {}
+        for kind in sorted({window.kind for window in wanted}):
+            windows = sorted(window for window in wanted if window.kind == kind)
+            own_sets = sorted({(window.mask, window.want) for window in windows})
+            own_edges = sorted({age for w in windows for age in (w.delay_us, w.delay_us + w.width_us)})
+            windowed.append(
+                (kind, len(sets), len(own_sets), len(edges), len(own_edges), len(slots), len(windows))
+            )  # fmt: skip
+            for window in windows:
+                measure = measures[kind].index((window.mask, window.want, window.source))
+                row = state.measures[int(state.kinds[kind, KIND_FIRST_MEASURE]) + measure]
+                asked = wanted[window]
+                self.slot_of[window] = len(slots)
+                slots.append(
+                    (
+                        own_sets.index((window.mask, window.want)),
+                        own_edges.index(window.delay_us),
+                        own_edges.index(window.delay_us + window.width_us),
+                        int(row[MEASURE_COLUMN]) if asked - WITHOUT_VALUE else -1,
+                        int(not asked.isdisjoint(("seconds_since_newest", "seconds_since_oldest"))),
+                        int(row[MEASURE_TILE]),
+                    )
+                )
+            sets += own_sets
+            edges += own_edges
+        self.windowed = np.array(windowed, dtype=np.int64).reshape(-1, WINDOWED_FIELDS)
+        self.sets = np.array(sets, dtype=np.int64).reshape(-1, SET_FIELDS)
+        self.edges_us = np.array(edges, dtype=np.int64)
+        self.slots = np.array(slots, dtype=np.int64).reshape(-1, SLOT_FIELDS)
 
 
 class _Planner:
@@ -189,15 +289,18 @@ class _Planner:
             ring_cap=self.set.ring_cap,
             allowed_lateness_us=duration_us(self.set.allowed_lateness, where="allowed_lateness"),
         )
-        groups, windows, slots = self._groups(state)
+        windows = _Windows(state, self._wanted_windows(), [kind.measures() for kind in self.kinds.values()])
         ops = np.zeros((len(self.set.features), OP_FIELDS), dtype=np.int64)
         params = np.full((len(self.set.features), PARAM_FIELDS), np.nan)
         for index, feature in enumerate(self.set.features):
-            self._op(feature, ops[index], params[index], slots)
+            self._op(feature, ops[index], params[index], windows.slot_of)
+        ops[:, OP_COLUMN] = np.arange(len(ops))
+        order = np.argsort(np.minimum(ops[:, OP_CODE], _FIRST_DERIVED), kind="stable")
         places = [
             self.numbers.index(name) if name in self.numbers else -1
             for name in ("latitude", "longitude", "home_latitude", "home_longitude")
         ]
+        uses_clock = any(kind.hours for kind in self.kinds.values()) or self._uses("hour_sin") or self._uses("hour_cos")
         layout = RecordLayout(
             identifiers=tuple(self.identifiers),
             numbers=tuple(self.numbers),
@@ -207,14 +310,17 @@ class _Planner:
         return FeaturePlan(
             record=layout,
             state=state,
-            groups=groups,
-            windows_us=windows,
-            ops=ops,
-            params=params,
+            windowed=windows.windowed,
+            sets=windows.sets,
+            edges_us=windows.edges_us,
+            slots=windows.slots,
+            ops=ops[order],
+            params=params[order],
+            runs=_runs(ops[order]),
             filters=filters,
             filter_ranges=ranges,
             limits=np.array(self.set.limits, dtype=np.float64),
-            places=np.array(places, dtype=np.int64),
+            places=np.array([*places, uses_clock], dtype=np.int64),
         )
 
     # --- what is carried ---------------------------------------------------------------------------------------------
@@ -239,7 +345,7 @@ class _Planner:
 
     def _filters(self) -> tuple[IntTable, Floats]:
         rows: list[tuple[int, int]] = []
-        ranges: list[tuple[float, float]] = []
+        ranges: list[tuple[float, float, float]] = []
         for index, each in enumerate(self.set.filters):
             spans: Iterable[tuple[float, float]] = each.between
             if each.equals:
@@ -248,10 +354,10 @@ class _Planner:
                 spans = [(codes[value], codes[value]) for value in each.equals if value in codes]
             for low, high in spans:
                 rows.append((record.FIRST_USER_FILTER << index, self._number(each.field)))
-                ranges.append((low, high))
+                ranges.append((low, high, self.minor_per_major))
         return (
             np.array(rows, dtype=np.int64).reshape(-1, 2),
-            np.array(ranges, dtype=np.float64).reshape(-1, 2),
+            np.array(ranges, dtype=np.float64).reshape(-1, 3),
         )
 
     # --- what is remembered ------------------------------------------------------------------------------------------
@@ -302,7 +408,7 @@ class _Planner:
 
     def _source(self, feature: Feature) -> int:
         """What a window feature aggregates: nothing for counts, else the amount or a number."""
-        if feature.aggregate in ("count", "rate", "seconds_since_newest", "seconds_since_oldest"):
+        if feature.aggregate in WITHOUT_VALUE:
             return NO_VALUE
         return self._number(feature.field or "amount")
 
@@ -324,39 +430,23 @@ class _Planner:
 
     # --- what is computed --------------------------------------------------------------------------------------------
 
-    def _groups(self, state: StateLayout) -> tuple[IntTable, IntTable, dict[tuple[int, ...], int]]:
-        """Groups, windows, and (kind, mask, want, source, delay, window) -> slot."""
-        wanted: dict[tuple[int, int, int, int, int], set[int]] = {}
+    def _wanted_windows(self) -> dict[_Window, set[str]]:
+        """Each window that some feature reads, and what for; the other half of a rate is only counted."""
+        wanted: dict[_Window, set[str]] = {}
         for feature in self.set.features:
             if feature.aggregate in WINDOW_AGGREGATES:
-                for events in self._events(feature):
-                    wanted.setdefault(self._group_key(feature, events), set()).add(self._window_us(feature))
-        groups: list[list[int]] = []
-        windows: list[int] = []
-        slots: dict[tuple[int, ...], int] = {}
-        for key, widths in wanted.items():
-            index, mask, want, source, delay = key
-            kind = list(self.kinds.values())[index]
-            measure = kind.measures().index((mask, want, source))
-            row = state.measures[int(state.kinds[index, KIND_FIRST_MEASURE]) + measure]
-            groups.append(
-                [index, mask, want, int(row[MEASURE_COLUMN]), int(row[MEASURE_TILE]), delay, len(windows), len(widths)]
-            )
-            for width in sorted(widths):
-                slots[(*key, width)] = len(windows)
-                windows.append(width)
-        return (
-            np.array(groups, dtype=np.int64).reshape(-1, GROUP_FIELDS),
-            np.array(windows, dtype=np.int64),
-            slots,
-        )
+                numerator, *denominator = (self._window(feature, events) for events in self._events(feature))
+                wanted.setdefault(numerator, set()).add(feature.aggregate)
+                for window in denominator:
+                    wanted.setdefault(window, set()).add("count")
+        return wanted
 
-    def _group_key(self, feature: Feature, events: tuple[int, int]) -> tuple[int, int, int, int, int]:
-        kind = self.kinds[feature.entity]
-        source = kind.source_for(events, self._source(feature))
-        return list(self.kinds).index(feature.entity), *events, source, self._delay_us(feature)
+    def _window(self, feature: Feature, events: tuple[int, int]) -> _Window:
+        source = self.kinds[feature.entity].source_for(events, self._source(feature))
+        kind = list(self.kinds).index(feature.entity)
+        return _Window(kind, *events, source, self._delay_us(feature), self._window_us(feature))
 
-    def _op(self, feature: Feature, op: IntTable, params: Floats, slots: dict[tuple[int, ...], int]) -> None:
+    def _op(self, feature: Feature, op: IntTable, params: Floats, slot_of: dict[_Window, int]) -> None:
         aggregate = feature.aggregate
         op[OP_CODE] = _CODES[aggregate]
         op[OP_KIND] = list(self.kinds).index(feature.entity) if feature.entity else -1
@@ -367,8 +457,7 @@ class _Planner:
         params[PARAM_SCALE] = 1.0
         if aggregate in WINDOW_AGGREGATES:
             events = self._events(feature)
-            width = self._window_us(feature)
-            op[OP_SLOT], op[OP_OTHER] = (slots[(*self._group_key(feature, e), width)] for e in (events[0], events[-1]))
+            op[OP_SLOT], op[OP_OTHER] = (slot_of[self._window(feature, each)] for each in (events[0], events[-1]))
             op[OP_MASK], op[OP_WANT] = self._own_bits(feature)
             op[OP_SOURCE] = self._source(feature)
         elif aggregate in ENTITY_AGGREGATES:

@@ -4,7 +4,8 @@ An artefact directory -> a `CompiledModel` that scores.
     <dir>/manifest.json       what it is, and the SHA-256 of every other file
     <dir>/certificate.json    booster against native code: rows compared, rows unequal
     <dir>/forest.bin          the forest tables; or model.so and fraudsdk_model.h, with backend "c"
-    <dir>/model.ubj           the booster, for explanations
+    <dir>/shap.bin            tables of explanations; artefacts of older compilers have none
+    <dir>/model.ubj           the booster that all this was compiled from
     <dir>/...                 what the compiler was asked to add: vocabulary, feature set, policy
 
 Nothing is loaded that does not match its hash, nothing scores without a certificate for its bytes, and nothing is
@@ -16,50 +17,34 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from fraudsdk._jit import warm_up
-from fraudsdk.errors import CertificateError, InvalidModelError, ModelNotFoundError, SchemaMismatchError
-from fraudsdk.model import kernels, layout
+from fraudsdk.errors import (
+    CertificateError,
+    ConfigurationError,
+    InvalidModelError,
+    ModelError,
+    ModelNotFoundError,
+    SchemaMismatchError,
+)
+from fraudsdk.model import layout
 from fraudsdk.model.calibration import Calibration
 from fraudsdk.model.certificate import Certificate
+from fraudsdk.model.counterfactual import ChangeSearch
 from fraudsdk.model.documents import parse
-from fraudsdk.model.forest import Int32Array, depth_of, read_forest
+from fraudsdk.model.engine import Engine, TableEngine, check_engine
+from fraudsdk.model.explainer import ShapExplainer
+from fraudsdk.model.forest import depth_of, read_forest
 from fraudsdk.model.library import LibraryEngine
-from fraudsdk.model.manifest import BOOSTER, CERTIFICATE, FOREST, MANIFEST, Manifest
+from fraudsdk.model.manifest import BOOSTER, CERTIFICATE, FOREST, MANIFEST, SHAP, Manifest
+from fraudsdk.model.shap_tables import Int32Array as ShapTables
+from fraudsdk.model.shap_tables import read_shap, require_forest
 
 # Largest file of an artefact that is read into memory; a forest of 2 M nodes has 24 MB.
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
-
-
-class Engine(Protocol):
-    """What turns rows into margins.  Rows have been checked; both methods are called from several threads at once."""
-
-    def margin(self, row: npt.NDArray[np.float32]) -> float:
-        """Margin of one row."""
-        ...
-
-    def margins(self, rows: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
-        """Margins of many rows, into ``out``."""
-        ...
-
-
-class TableEngine:
-    """Margins from forest tables, by the Numba kernels.  The tables are never written to."""
-
-    def __init__(self, tables: Int32Array) -> None:
-        self._tables = tables
-
-    def margin(self, row: npt.NDArray[np.float32]) -> float:
-        """Margin of one row."""
-        return kernels.margin(row, self._tables)  # type: ignore[no-any-return]
-
-    def margins(self, rows: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
-        """Margins of many rows, into ``out``."""
-        kernels.margins(rows, self._tables, out)
 
 
 class CompiledModel:
@@ -76,9 +61,20 @@ class CompiledModel:
         The artefact's directory.
     calibration : Calibration
         Margin -> probability; the sigmoid where the artefact has none.
+    explainer : ShapExplainer or None
+        What takes margins apart; None where the artefact has no `SHAP` file.
+    changes : ChangeSearch or None
+        What looks for the smallest change that moves a verdict; None likewise.
     """
 
-    def __init__(self, manifest: Manifest, certificate: Certificate, engine: Engine, source_path: Path) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        certificate: Certificate,
+        engine: Engine,
+        source_path: Path,
+        shap_tables: ShapTables | None = None,
+    ) -> None:
         self.manifest = manifest
         self.certificate = certificate
         self.source_path = source_path
@@ -88,6 +84,8 @@ class CompiledModel:
         self._engine = engine
         self._margin: Callable[[npt.NDArray[np.float32]], float] = engine.margin
         self._row_shape = (len(manifest.feature_names),)
+        self.explainer = None if shap_tables is None else ShapExplainer(shap_tables, self._margins_to_explain)
+        self.changes = None if shap_tables is None else ChangeSearch(shap_tables, self.margins)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -98,6 +96,11 @@ class CompiledModel:
     def schema_fingerprint(self) -> str:
         """Fingerprint of the feature set that the model was trained on."""
         return self.manifest.schema_fingerprint
+
+    @property
+    def engine(self) -> str:
+        """What computes margins: ``"avx512"``, ``"avx2"``, ``"portable"``, or ``"c"`` for a C library."""
+        return self._engine.name
 
     @property
     def version(self) -> str:
@@ -157,11 +160,54 @@ class CompiledModel:
             self._engine.margins(np.require(rows, requirements=("C", "W")), out)
         return out
 
+    @property
+    def native(self) -> tuple[int, int] | None:
+        """
+        For kernels that score without Python: the addresses of ``float32 f(int64 row, int64 tables)`` and of the tables.
+
+        ``row`` is the address of float32[n_features], 4-byte aligned.  The function is thread-safe and takes no lock; both
+        addresses are valid as long as this model lives.  None where the model is a C library.
+
+        Warning
+        -------
+        Nothing is checked behind this call: a shorter row is read past its end.
+        """
+        return self._engine.native() if isinstance(self._engine, TableEngine) else None
+
+    def contributions(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """
+        Exact SHAP contributions to the margins of many rows.
+
+        Parameters
+        ----------
+        rows : float32[n, n_features]
+            NaN = missing.  Copied if not C-contiguous; left unchanged.
+
+        Returns
+        -------
+        float64[n, n_features + 1]
+            Log-odds per feature; the last column is the expected margin.  A row adds up to its margin.
+
+        Raises
+        ------
+        ModelError
+            The artefact carries no explanations.
+        SchemaMismatchError
+            The rows have another length or type.
+        ExplanationError
+            A row does not add up.
+        """
+        if self.explainer is None:
+            raise ModelError(f"{self.version} carries no {SHAP}, which explains it; compile the model again")
+        return self.explainer.contributions(rows)
+
     def warm_up(self) -> None:
         """Touch all that scoring will touch, so that the first transaction pays for none of it."""
         nothing_known = np.full(self._row_shape, np.nan, np.float32)
         self.margin(nothing_known)
         self.margins(np.tile(nothing_known, (layout.LANES, 1)))
+        if self.explainer is not None:
+            self.explainer.contributions(nothing_known[np.newaxis, :])
 
     def read(self, name: str) -> bytes:
         """
@@ -176,6 +222,12 @@ class CompiledModel:
         """
         return _read_verified(self.source_path, self.manifest, name)
 
+    def _margins_to_explain(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        # A batch of one row costs eight times what the row costs alone, and most explanations are of one.
+        if rows.ndim == 2 and len(rows) == 1:
+            return np.array([self.margin(rows[0])], np.float32)
+        return self.margins(rows)
+
     def _mismatch(self, rows: npt.NDArray[np.float32], shape: tuple[object, ...]) -> SchemaMismatchError:
         expected = ", ".join(map(str, shape))
         return SchemaMismatchError(
@@ -184,12 +236,21 @@ class CompiledModel:
         )
 
 
-def load_artefact(path: Path | str) -> CompiledModel:
+def load_artefact(path: Path | str, *, engine: str | None = None) -> CompiledModel:
     """
     Load and verify an artefact, and warm it up.
 
+    Parameters
+    ----------
+    path : Path or str
+        The artefact's directory.
+    engine : str, optional
+        ``"avx512"``, ``"avx2"`` or ``"portable"``; by default the fastest for this CPU and forest.  All give the same bits.
+
     Raises
     ------
+    ConfigurationError
+        This CPU lacks the engine, the engine does not take this forest, or the artefact is a C library, which has its own.
     ModelNotFoundError
         No artefact there, or a file of it is missing.
     CertificateError
@@ -197,6 +258,8 @@ def load_artefact(path: Path | str) -> CompiledModel:
     InvalidModelError
         A file is malformed.
     """
+    if engine is not None:
+        check_engine(engine)
     directory = Path(path)
     manifest = Manifest.from_json(_read(directory / MANIFEST))
     for name in manifest.files:
@@ -205,13 +268,16 @@ def load_artefact(path: Path | str) -> CompiledModel:
         parse(_read_verified(directory, manifest, CERTIFICATE), CERTIFICATE, CertificateError)
     )
     _check_certificate(certificate, manifest)
-    model = CompiledModel(manifest, certificate, _engine(directory, manifest), directory)
-    warm_up("fraudsdk.model")
+    model = CompiledModel(
+        manifest, certificate, _engine(directory, manifest, engine), directory, _shap_tables(directory, manifest)
+    )
     model.warm_up()
     return model
 
 
-def table_engine(forest: bytes, *, n_features: int, n_trees: int, depth: int, base_margin: float) -> TableEngine:
+def table_engine(
+    forest: bytes, *, n_features: int, n_trees: int, depth: int, base_margin: float, name: str | None = None
+) -> TableEngine:
     """
     Engine of a forest file, which must be the forest that the manifest describes.
 
@@ -219,6 +285,8 @@ def table_engine(forest: bytes, *, n_features: int, n_trees: int, depth: int, ba
     ------
     InvalidModelError
         It is malformed, or another forest.
+    ConfigurationError
+        The engine of that name cannot be had.
     """
     tables = read_forest(forest)
     base = float(tables[layout.BASE_MARGIN : layout.BASE_MARGIN + 1].view(np.float32)[0])
@@ -228,10 +296,10 @@ def table_engine(forest: bytes, *, n_features: int, n_trees: int, depth: int, ba
             f"{FOREST} has (features, trees, depth, base margin) {found}, the manifest says "
             f"{(n_features, n_trees, depth, base_margin)}; compile the model again"
         )
-    return TableEngine(tables)
+    return TableEngine(tables, name)
 
 
-def _engine(directory: Path, manifest: Manifest) -> Engine:
+def _engine(directory: Path, manifest: Manifest, name: str | None) -> Engine:
     n_features = len(manifest.feature_names)
     if manifest.backend == "table":
         return table_engine(
@@ -240,9 +308,23 @@ def _engine(directory: Path, manifest: Manifest) -> Engine:
             n_trees=manifest.n_trees,
             depth=manifest.depth,
             base_margin=manifest.base_margin,
+            name=name,
+        )
+    if name is not None:
+        raise ConfigurationError(
+            f"{manifest.name}/{manifest.version} is a C library and has one engine, {name!r} was asked for; leave it out, or "
+            "compile the model with backend table"
         )
     native = manifest.native_file
     return LibraryEngine(directory / native, sha256=manifest.files[native].sha256, n_features=n_features)
+
+
+def _shap_tables(directory: Path, manifest: Manifest) -> ShapTables | None:
+    if SHAP not in manifest.files:
+        return None
+    tables = read_shap(_read_verified(directory, manifest, SHAP))
+    require_forest(tables, n_features=len(manifest.feature_names), n_trees=manifest.n_trees)
+    return tables
 
 
 def _check_certificate(certificate: Certificate, manifest: Manifest) -> None:

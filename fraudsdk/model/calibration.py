@@ -124,6 +124,18 @@ class Calibration:
         """
         return np.fromiter(map(self.probability, margins.tolist()), np.float64, count=len(margins))
 
+    def table(self) -> npt.NDArray[np.float64]:
+        """
+        What a kernel needs to give the same probabilities.
+
+        Returns
+        -------
+        float64[2 + 2 * n_knots]
+            Slope and intercept; then all margins and all probabilities of a piecewise map, which has no use for the
+            first two.
+        """
+        return np.array([self.slope, self.intercept, *self.margins, *self.probabilities])
+
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` reads: plain numbers, texts and lists."""
         if self.kind == "platt":

@@ -185,6 +185,78 @@ def read_forest(data: bytes) -> Int32Array:
     return words
 
 
+@dataclass(frozen=True, slots=True)
+class ForestView:
+    """
+    The nodes of checked forest tables, for those who lay them out otherwise.
+
+    Attributes
+    ----------
+    n_features : int
+        Length of a row.
+    depth : int
+        Of the deepest tree.
+    base_margin : float32
+        What leaves are added to.
+    roots : int64[n_trees]
+        First node of each tree, without those that fill up the last group.
+    distance : int64[n_nodes]
+        From a node to its left child, which the right one follows; 0 at a leaf.
+    feature : int64[n_nodes]
+        That an inner node tests.
+    default_right : bool[n_nodes]
+        Whether a missing value goes right.
+    threshold : float32[n_nodes]
+        Of an inner numeric node.
+    value : float32[n_nodes]
+        Of a leaf.
+    categorical : bool[n_nodes]
+        Whether a node tests a set.
+    set_begin : int64[n_nodes]
+        Where the set of a categorical node begins.
+    sets : int32[n_set_words]
+        Sets of categories.
+    n_categories : dict of int to int
+        Categorical features -> codes that some set knows.
+    """
+
+    n_features: int
+    depth: int
+    base_margin: np.float32
+    roots: npt.NDArray[np.int64]
+    distance: npt.NDArray[np.int64]
+    feature: npt.NDArray[np.int64]
+    default_right: npt.NDArray[np.bool_]
+    threshold: Float32Array
+    value: Float32Array
+    categorical: npt.NDArray[np.bool_]
+    set_begin: npt.NDArray[np.int64]
+    sets: Int32Array
+    n_categories: dict[int, int]
+
+    @classmethod
+    def of(cls, words: Int32Array) -> ForestView:
+        """View of checked tables."""
+        parts = _parts(words, words)
+        first, moves = np.ascontiguousarray(parts["nodes"].reshape(-1, 2).T)
+        slot = (moves >> layout.SLOT_SHIFT) & layout.SLOT_MASK
+        return cls(
+            n_features=int(words[layout.N_FEATURES]),
+            depth=depth_of(words),
+            base_margin=words[layout.BASE_MARGIN : layout.BASE_MARGIN + 1].view(np.float32)[0],
+            roots=parts["roots"][: int(words[layout.N_TREES])].astype(np.int64),
+            distance=(moves & layout.DISTANCE_MASK).astype(np.int64),
+            feature=(slot >> 1).astype(np.int64),
+            default_right=(slot & 1).astype(np.bool_),
+            threshold=first.view(np.float32),
+            value=parts["values"].view(np.float32),
+            categorical=moves < 0,
+            set_begin=first.astype(np.int64),
+            sets=parts["sets"],
+            n_categories=categories_of(words),
+        )
+
+
 def depth_of(words: Int32Array) -> int:
     """Depth of the deepest tree."""
     return int((_parts(words, words)["tree_steps"] & ~layout.MIXED).max())

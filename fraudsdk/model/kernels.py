@@ -22,9 +22,12 @@ from __future__ import annotations
 import numpy as np
 
 from fraudsdk._jit import borrowed, device, kernel
+from fraudsdk._simd import float32_array, int32_array, on_stack
 from fraudsdk.model import layout
 
 LANES = layout.LANES
+# On the stack: no allocation, and none that a caller would have to keep per thread.
+_row_slots = on_stack(4 * 2 * layout.MAX_FEATURES)
 
 
 @device
@@ -127,28 +130,16 @@ def _root(tables, tree):
     return np.int64(tables[np.uintp(tables[layout.ROOTS_AT] + tree)] + (tables[layout.NODES_AT] >> 1))
 
 
-@kernel("float32(float32[::1], int32[::1])")
-def margin(row, tables):
-    """
-    Margin of one row, eight trees at a time.
+@device
+def _tables_at(address):
+    """The words at an address; `fraudsdk.model.forest` has proved that no walk leaves them, so that nobody asks how many."""
+    return int32_array(address, layout.MAX_WORDS)
 
-    Allocates its scratch, against our custom: that costs the 40 ns that passing one more array would, and no caller has
-    to keep one per thread.
 
-    Parameters
-    ----------
-    row : float32[n_features]
-        NaN = missing.  The caller has checked its length.
-    tables : int32[n_words]
-        See `fraudsdk.model.forest`.
-
-    Returns
-    -------
-    float32
-        Log-odds: what ``Booster.predict(output_margin=True)`` returns, bit for bit.
-    """
-    row, tables = borrowed(row), borrowed(tables)
-    scratch = np.empty(2 * row.shape[0], np.float32)
+@device
+def _margin(row, tables):
+    """Margin of one row, eight trees at a time."""
+    scratch = float32_array(_row_slots(), 2 * row.shape[0])
     _spread(row, tables, scratch, 0)
     floats = tables.view(np.float32)
     steps_at = tables[layout.GROUP_STEPS_AT]
@@ -175,7 +166,34 @@ def margin(row, tables):
     return total
 
 
-@kernel("void(float32[:, ::1], int32[::1], float32[::1])")
+@kernel("float32(float32[::1], int64)")
+def margin(row, tables):
+    """
+    Margin of one row.
+
+    Parameters
+    ----------
+    row : float32[n_features]
+        NaN = missing.  The caller has checked its length.
+    tables : int64
+        Address of forest tables; see `fraudsdk.model.forest`.
+
+    Returns
+    -------
+    float32
+        Log-odds: what ``Booster.predict(output_margin=True)`` returns, bit for bit.
+    """
+    return _margin(borrowed(row), _tables_at(tables))
+
+
+@kernel("float32(int64, int64)")
+def margin_at(row, tables):
+    """`margin` for other kernels, which have the address of a row: ``float32 f(int64 row, int64 tables)`` in C."""
+    words = _tables_at(tables)
+    return _margin(float32_array(row, words[layout.N_FEATURES]), words)
+
+
+@kernel("void(float32[:, ::1], int64, float32[::1])")
 def margins(rows, tables, out):
     """
     Margins of many rows: a block of them at a time, one tree at a time, eight rows side by side.
@@ -184,12 +202,12 @@ def margins(rows, tables, out):
     ----------
     rows : float32[n, n_features]
         NaN = missing.
-    tables : int32[n_words]
-        See `fraudsdk.model.forest`.
+    tables : int64
+        Address of forest tables; see `fraudsdk.model.forest`.
     out : float32[n]
         Receives the margins.
     """
-    rows, tables, out = borrowed(rows), borrowed(tables), borrowed(out)
+    rows, tables, out = borrowed(rows), _tables_at(tables), borrowed(out)
     n = rows.shape[0]
     w = 2 * rows.shape[1]
     # Zeros: the idle lanes of a last, partial block walk whatever it holds, and zero is a valid position in a set.

@@ -46,3 +46,5 @@ MIXED: Final = 1 << 16
 MAX_FEATURES: Final = (SLOT_MASK + 1) // 2
 MAX_NODES_PER_TREE: Final = 65_535
 MAX_CATEGORIES: Final = 65_536
+# More words than tables can have: caps on nodes, trees and sets (`fraudsdk.model.forest`) add up to 22 M.
+MAX_WORDS: Final = 1 << 30

@@ -49,6 +49,8 @@ class LibraryEngine:
         It is writable by others, or not a library of this ABI.
     """
 
+    name: Final = "c"
+
     def __init__(self, path: Path, *, sha256: str, n_features: int) -> None:
         self._library = _open_verified(path, sha256)
         try:

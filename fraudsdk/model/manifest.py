@@ -19,9 +19,10 @@ MANIFEST: Final = "manifest.json"
 CERTIFICATE: Final = "certificate.json"
 BOOSTER: Final = "model.ubj"
 FOREST: Final = "forest.bin"
+SHAP: Final = "shap.bin"
 LIBRARY: Final = "model.so"
 LIBRARY_HEADER: Final = "fraudsdk_model.h"
-RESERVED: Final = (MANIFEST, CERTIFICATE, BOOSTER, FOREST, LIBRARY, LIBRARY_HEADER)
+RESERVED: Final = (MANIFEST, CERTIFICATE, BOOSTER, FOREST, SHAP, LIBRARY, LIBRARY_HEADER)
 
 # A plain name: no separator, no leading dot, so that no entry of a manifest can point outside its directory.
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -23,7 +23,7 @@ from typing import Final
 
 import numpy.typing as npt
 
-from fraudsdk.domain.decision import Decision, Outcome, Reason
+from fraudsdk.domain.decision import Decision, Outcome, Reason, approval
 from fraudsdk.domain.schema import FeatureSchema
 from fraudsdk.domain.transaction import Transaction
 from fraudsdk.errors import FraudSDKError
@@ -67,6 +67,14 @@ class Policy:
         What the name ``amount`` means in rules; by default major units of the transaction's own currency.  Where several
         currencies meet, pass the encoder's conversion, NaN for an unknown rate.
 
+    Attributes
+    ----------
+    band_of : callable
+        Outcome of a score by the bands alone.
+    approves_below : float
+        Scores from 0 up to here are approved by the band alone, whatever the transaction: `decide` need not be asked.
+        Minus infinity where rules, lists or sampled explanations may have a say.
+
     Raises
     ------
     ConfigurationError
@@ -108,7 +116,7 @@ class Policy:
         }
         self._list_reasons = {entity_list.name: _reason_of_list(entity_list, catalogue) for entity_list in spec.lists}
         self._lists = ListIndex(spec.lists)
-        self._outcome_of_score = spec.bands.outcome
+        self.band_of = spec.bands.outcome
         self._rules = self._compiled(spec.rules)
         self._rules_without_model = self._compiled((*spec.rules, *fallback.rules))
         self._segments = [
@@ -117,6 +125,10 @@ class Policy:
         ]
         self._default_outcome = fallback.default
         self._explain_below = round(spec.explain_rate * 2**32)
+        # Where nothing but the band has a say, a score below this is an approval whatever the transaction holds.
+        thresholds = [spec.bands.review, spec.bands.step_up, spec.bands.decline]
+        lowest = min((t for t in thresholds if t is not None), default=math.inf)
+        self.approves_below = -math.inf if spec.rules or spec.lists or self._explain_below else lowest
 
     def decide(
         self, transaction: Transaction, row: Row, margin: float, score: float, model_version: str, explain: Explain
@@ -150,9 +162,9 @@ class Policy:
         values = self._layout.fetch(transaction, row, margin, score)
         fired = [compiled for compiled in self._rules if compiled.holds(values)]
         hit = self._lists.find(transaction)
-        band = self._outcome_of_score(score)
+        band = self.band_of(score)
         if not fired and hit is None and band is Outcome.APPROVE and not self._explain_below:  # nearly always
-            return Decision(transaction.transaction_id, band, score, margin, (), model_version, "band")
+            return approval(transaction.transaction_id, score, margin, model_version)
         verdict = self._verdict(hit, fired, band)
         reasons, because = self._explained(verdict, transaction, row, explain)
         return Decision(

@@ -2,7 +2,7 @@
 Compiled = booster, bit for bit.
 
 Over a million rows and over every kind of forest that the compiler accepts, the margins of the compiled model are the
-float32 bits of ``Booster.predict(output_margin=True)``: in a batch, alone, and on sixteen threads.
+float32 bits of ``Booster.predict(output_margin=True)``: in a batch, alone, on sixteen threads, and by every engine of this CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ import numpy as np
 import pytest
 
 from fraudsdk.compiler.compile import compile_model
+from fraudsdk.compiler.reference import empty_forest_margin
+from fraudsdk.compiler.validate import validate_model
 from fraudsdk.model.artefact import CompiledModel, load_artefact
+from fraudsdk.model.engine import TableEngine, available_engines
+from fraudsdk.model.forest import build_tables, read_forest, thresholds_of
 
 xgboost = pytest.importorskip("xgboost")
 pytest.importorskip("treelite")
@@ -39,6 +43,20 @@ class Case:
     categorical: bool = False
     rows: int = ROWS_PER_MODEL
     check: Callable[[CompiledModel], bool] = field(default=lambda model: True)
+
+
+def deeper_than(depth: int) -> Callable[[CompiledModel], bool]:
+    return lambda model: model.manifest.depth > depth
+
+
+def most_thresholds_over(n: int) -> Callable[[CompiledModel], bool]:
+    """Whether some feature of the forest has more than `n` distinct thresholds."""
+
+    def check(model: CompiledModel) -> bool:
+        features, thresholds = thresholds_of(read_forest(model.read("forest.bin")))
+        return max(np.unique(thresholds[features == feature]).size for feature in np.unique(features)) > n
+
+    return check
 
 
 LOGISTIC = {"objective": "binary:logistic", "base_score": 0.5}
@@ -66,6 +84,10 @@ CASES = {
     "weighted positives": Case({**LOGISTIC, "scale_pos_weight": 5.0, "base_score": 0.017, "max_delta_step": 0.5}),
     "raw margins": Case({"objective": "binary:logitraw", "max_depth": 5}),
     "regression to a probability": Case({"objective": "reg:logistic", "base_score": 0.3}),
+    "depth 12": Case({**LOGISTIC, "max_depth": 12, "min_child_weight": 0}, n_trees=20, check=deeper_than(9)),
+    "more thresholds than a byte can count": Case(
+        {**LOGISTIC, "tree_method": "exact", "max_depth": 8}, n_trees=150, check=most_thresholds_over(254)
+    ),
     "parallel trees": Case({**LOGISTIC, "num_parallel_tree": 4, "subsample": 0.6, "max_depth": 5}, n_trees=10),
 }
 
@@ -145,15 +167,42 @@ def test_margins_are_the_boosters_bits(name, compiled):
 
     expected = bits(booster.predict(dmatrix(rows, case), output_margin=True))
 
-    assert np.array_equal(expected, bits(model.margins(rows)))
-    assert np.array_equal(expected[:ROWS_ALONE], bits([model.margin(row) for row in rows[:ROWS_ALONE]]))
     assert case.check(model)
+    for engine in available_engines():
+        forced = load_artefact(model.source_path, engine=engine)
+        assert np.array_equal(expected, bits(forced.margins(rows))), engine
+        assert np.array_equal(expected[:ROWS_ALONE], bits([forced.margin(row) for row in rows[:ROWS_ALONE]])), engine
     # The trees must differ between rows, or equality would say little.
     assert name in ("trees of one leaf", "one tree") or np.unique(expected).size > 20
 
 
 def test_over_a_million_rows_are_compared():
     assert sum(case.rows for case in CASES.values()) >= 1_000_000
+
+
+@pytest.mark.parametrize("n_features", [150, 1_100])
+def test_forests_on_many_features_give_the_boosters_bits(n_features):
+    # Not through `compile_model`: to certify rows as long as these takes longer than to train on them.
+    rng = np.random.default_rng(SEED)
+    rows = rng.normal(size=(1_000, n_features)).astype(np.float32)
+    rows[rng.random(rows.shape) < 0.1] = np.nan
+    labels = (rng.random(len(rows)) < 0.3).astype(np.float32)  # noise: every split finds another feature
+    booster = xgboost.train({**LOGISTIC, "max_depth": 6, "nthread": 1}, xgboost.DMatrix(rows, labels), 60)
+    validated = validate_model(bytes(booster.save_raw("ubj")))
+    tables = build_tables(
+        [tree.as_tree() for tree in validated.trees],
+        n_features=n_features,
+        base_margin=empty_forest_margin(validated),
+    )
+
+    expected = booster.predict(xgboost.DMatrix(rows), output_margin=True)
+
+    for name in available_engines():
+        engine = TableEngine(tables, name)
+        margins = np.empty(len(rows), np.float32)
+        engine.margins(rows, margins)
+        assert np.array_equal(bits(expected), bits(margins)), name
+        assert np.array_equal(bits(expected[:200]), bits([engine.margin(row) for row in rows[:200]])), name
 
 
 @pytest.mark.parametrize("name", ["categories, sets", "leaf-wise, 64 leaves, deep"])
@@ -167,7 +216,10 @@ def test_a_walk_written_for_obviousness_agrees(name, compiled):
 
     expected = [twin_margin(json.loads(booster.save_raw("json")), row, model.manifest.base_margin) for row in rows]
 
-    assert np.array_equal(bits(expected), bits(model.margins(rows)))
+    for engine in available_engines():
+        assert np.array_equal(bits(expected), bits(load_artefact(model.source_path, engine=engine).margins(rows))), (
+            engine
+        )
 
 
 def test_sixteen_threads_give_the_bits_of_one(compiled):

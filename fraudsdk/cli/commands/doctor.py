@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fraudsdk.cli.options import new_parser, say
 from fraudsdk.errors import FraudSDKError
+
+if TYPE_CHECKING:
+    from fraudsdk._jit import Warmed
 
 OK: Final = "ok"
 NOTE: Final = "note"
@@ -110,7 +113,9 @@ def _machine() -> Iterator[Finding]:
 
 def _environment() -> Iterator[Finding]:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        yield Finding(PROBLEM, "NUMBA_DISABLE_JIT", "is set: kernels run as Python, hundreds of times slower; unset it")
+        yield Finding(
+            PROBLEM, "NUMBA_DISABLE_JIT", "is set: a kernel that is not in the cache cannot be compiled; unset it"
+        )
     if time.time() < _EARLIEST_PLAUSIBLE_S:
         now = time.strftime("%Y-%m-%d", time.gmtime())
         yield Finding(PROBLEM, "clock", f"says {now}: transactions would be refused as lying in the future; set it")
@@ -128,11 +133,6 @@ def _extras() -> Iterator[Finding]:
             yield Finding(NOTE, f"extra {extra}", f"lacks {', '.join(missing)}: {remedy}")
         else:
             yield Finding(OK, f"extra {extra}", present)
-    explainers = [point.value for point in metadata.entry_points(group="fraudsdk.explainers")]
-    if explainers and _version("xgboost") is not None:
-        yield Finding(OK, "reasons", f"exact SHAP by {', '.join(explainers)}")
-    else:
-        yield Finding(NOTE, "reasons", "none to be had: what is not approved will be degraded; install fraudsdk[train]")
 
 
 def _compiler() -> Iterator[Finding]:
@@ -144,27 +144,32 @@ def _compiler() -> Iterator[Finding]:
 
 
 def _kernels() -> Iterator[Finding]:
-    from fraudsdk._jit import warm_up
-    from fraudsdk.features import kernels
-    from fraudsdk.model import kernels as model_kernels
+    from fraudsdk._kernel_cache import KernelCache
+    from fraudsdk._loader import host_has, host_target
+    from fraudsdk.cli import kernels
 
-    started = time.perf_counter()
-    warm_up("fraudsdk.")
-    elapsed_s = time.perf_counter() - started
-    dispatchers: tuple[Any, ...] = (kernels.score_one, kernels.replay, model_kernels.margin)
-    stats = [dispatcher.stats for dispatcher in dispatchers]
-    if any(each.cache_misses for each in stats):
-        yield Finding(OK, "kernels", f"compiled in {elapsed_s:.1f} s; the next process loads them")
+    cache = KernelCache.of_environment()
+    left_out = sum(not host_has(each.needs) for each in kernels.all_kernels())
+    warmed = _warmed()
+    elapsed_s = sum(each.elapsed_s for each in warmed)
+    compiled = [each for each in warmed if each.compiled]
+    how = f"{len(compiled)} compiled, {len(warmed) - len(compiled)} loaded" if compiled else f"{len(warmed)} loaded"
+    others = f", {left_out} are for other CPUs" if left_out else ""
+    yield Finding(OK, "kernels", f"{how} in {elapsed_s:.2f} s for {host_target().cpu}{others}")
+    not_kept = next((each.not_kept_because for each in compiled if each.not_kept_because), "")
+    problem = cache.problem()
+    if not_kept or (compiled and problem):
+        yield Finding(PROBLEM, "kernel cache", f"every process compiles anew: {problem or not_kept}")
+    elif problem:
+        yield Finding(OK, "kernel cache", f"{cache.folder}, complete and read only")
     else:
-        yield Finding(OK, "kernels", f"loaded in {elapsed_s:.1f} s")
-    folder = stats[0].cache_path
-    if folder is None or not os.access(_first_existing(Path(folder)), os.W_OK):
-        where = "there is no" if folder is None else f"{folder} is not a"
-        yield Finding(
-            PROBLEM, "kernel cache", f"{where} writable folder: every process compiles anew; set NUMBA_CACHE_DIR"
-        )
-    else:
-        yield Finding(OK, "kernel cache", str(folder))
+        yield Finding(OK, "kernel cache", str(cache.folder))
+
+
+def _warmed() -> list[Warmed]:
+    from fraudsdk import _jit
+
+    return _jit.warm_up()
 
 
 def _speed() -> Iterator[Finding]:
@@ -267,9 +272,3 @@ def _first_line(path: Path) -> str:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
         return ""
-
-
-def _first_existing(path: Path) -> Path:
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path

@@ -46,9 +46,3 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch)
 
     [finding] = [finding for finding in doctor._extras() if finding.about == "extra train"]
     assert (doctor.NOTE, "lacks treelite: pip install 'fraudsdk[train]'") == (finding.level, finding.found)
-
-
-def test_without_xgboost_the_lack_of_reasons_is_noted(monkeypatch):
-    monkeypatch.setattr(doctor, "_version", lambda package: None)
-
-    assert doctor.NOTE in [finding.level for finding in doctor._extras() if finding.about == "reasons"]

@@ -5,12 +5,13 @@ A decision in words.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from fraudsdk.cli.words import duration, explanation_lines, probability, write_waterfall
+from fraudsdk.cli.words import counterfactual_sentence, duration, explanation_lines, probability, write_waterfall
 from fraudsdk.domain.decision import Decision, Outcome, Reason
-from fraudsdk.domain.explanation import Explanation, FeatureContribution
+from fraudsdk.domain.explanation import Counterfactual, Explanation, FeatureContribution
 
 S_US = 1_000_000
 
@@ -28,6 +29,42 @@ def a_decision(**changes):
     reason = Reason("VEL02", "The card is unusually busy.", "There was more activity than usual.", contribution=2.0)
     fields = {"outcome": Outcome.DECLINE, "score": 0.93, "margin": -2.0, "reasons": (reason,), "decided_by": "band"}
     return Decision(transaction_id="t-1", model_version="cards/1", **{**fields, **changes})
+
+
+def a_change(**changes):
+    fields = {
+        "value": 7.0,
+        "changed_to": 2.0,
+        "low": -math.inf,
+        "high": 2.5,
+        "was": Outcome.DECLINE,
+        "becomes": Outcome.REVIEW,
+    }
+    return Counterfactual(
+        "count_1h", "Purchases in the last hour", n_cuts=4, margin=-0.4, score=0.401, **{**fields, **changes}
+    )
+
+
+def test_what_would_have_been_milder_is_told_in_a_sentence():
+    explanation = replace(an_explanation(a_feature()), counterfactual=a_change())
+
+    assert (
+        'The model alone would have sent it to review, not declined it, had "Purchases in the last hour" been below 2.5 '
+        "instead of 7 (score 40.1%)."
+    ) == explanation_lines(a_decision(), explanation)[-1]
+
+
+def test_a_change_that_must_not_go_too_far_says_both_ends():
+    sentence = counterfactual_sentence(a_change(low=1.25, was=Outcome.APPROVE, becomes=Outcome.STEP_UP))
+
+    assert "asked it to step up, not approved it" in sentence
+    assert "been at least 1.25 and below 2.5 instead of 7" in sentence
+
+
+def test_a_value_right_at_a_threshold_is_told_with_the_digits_that_matter():
+    sentence = counterfactual_sentence(a_change(value=0.500012, high=0.50001))
+
+    assert "been below 0.50001 instead of 0.500012" in sentence
 
 
 def test_a_decline_is_told_with_its_reasons_for_analyst_and_customer():

@@ -27,9 +27,10 @@ from fraudsdk.errors import (
     ModelNotFoundError,
     SchemaMismatchError,
 )
-from fraudsdk.model.artefact import TableEngine, load_artefact
+from fraudsdk.model.artefact import load_artefact
 from fraudsdk.model.calibration import Calibration
 from fraudsdk.model.certificate import MAX_BOUND
+from fraudsdk.model.engine import TableEngine
 
 WHO = {"name": "cards", "version": "1", "created_at": "2026-11-23T10:00:00Z"}
 
@@ -54,7 +55,7 @@ def artefact(tmp_path_factory, ubj_model):
 def test_the_artefact_is_a_manifest_a_certificate_and_the_files_it_names(artefact, ubj_model):
     manifest = json.loads((artefact / "manifest.json").read_text())
 
-    assert {"certificate.json", "forest.bin", "model.ubj", "vocabulary.json"} == set(manifest["files"])
+    assert {"certificate.json", "forest.bin", "model.ubj", "shap.bin", "vocabulary.json"} == set(manifest["files"])
     for name, entry in manifest["files"].items():
         assert hashlib.sha256((artefact / name).read_bytes()).hexdigest() == entry["sha256"]
     assert hashlib.sha256(ubj_model).hexdigest() == manifest["source_sha256"]
@@ -117,6 +118,21 @@ def test_an_engine_that_differs_in_one_bit_gets_no_certificate(tmp_path, monkeyp
     with pytest.raises(CertificateError, match="differ on 1 of"):
         compile_model(ubj_model, tmp_path / "out", **WHO)
     assert [] == list(tmp_path.iterdir())
+
+
+def test_an_engine_that_other_machines_take_must_not_differ_either(tmp_path, monkeypatch, ubj_model):
+    # Given that only the walk is one ulp off, which a CPU with vectors does not take
+    honest = TableEngine.margins
+
+    def one_ulp_off(self, rows, out):
+        honest(self, rows, out)
+        if self.name == "portable":
+            out[:1] = np.nextafter(out[:1], np.float32(9))
+
+    monkeypatch.setattr(TableEngine, "margins", one_ulp_off)
+
+    with pytest.raises(CertificateError, match="differ on 1 of"):
+        compile_model(ubj_model, tmp_path / "out", **WHO)
 
 
 def test_an_engine_that_differs_only_on_a_row_alone_gets_no_certificate(tmp_path, monkeypatch, ubj_model):

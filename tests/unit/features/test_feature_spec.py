@@ -16,7 +16,7 @@ from fraudsdk.encoding.vocabulary import Vocabulary
 from fraudsdk.errors import FeatureSetError
 from fraudsdk.features import spec
 from fraudsdk.features.catalogue import reference_feature_set
-from fraudsdk.features.plan import build_plan
+from fraudsdk.features.plan import OP_COLUMN, build_plan
 from fraudsdk.features.spec import AGGREGATES, EventFilter, Feature, FeatureSet, duration_us
 
 COUNT = Feature("n", "count", entity="user", window="1h")
@@ -302,7 +302,7 @@ def test_only_the_fields_that_some_feature_reads_are_carried():
     assert (("user_id",), ("balance",)) == (plan.record.identifiers, plan.record.numbers)
 
 
-def test_features_of_the_same_events_share_one_pass():
+def test_features_of_the_same_events_share_their_window_and_windows_their_edges():
     windows = ("1m", "1h", "24h")
     plan = build_plan(
         sets(
@@ -315,7 +315,25 @@ def test_features_of_the_same_events_share_one_pass():
         Vocabulary({}),
     )
 
-    assert (1, 3) == (len(plan.groups), len(plan.windows_us))
+    assert (1, 3) == (len(plan.sets), len(plan.slots))
+    assert [0, 60 * 10**6, 3_600 * 10**6, 86_400 * 10**6] == plan.edges_us.tolist()
+
+
+def test_features_of_one_aggregate_lie_side_by_side_and_derived_ones_come_last_in_their_order():
+    plan = build_plan(
+        sets(
+            AMOUNT,
+            COUNT,
+            Feature("r", "ratio", of=("amount", "n")),
+            Feature("d", "difference", of=("r", "n")),
+            Feature("again", "ratio", of=("d", "n")),
+            Feature("m", "count", entity="user", window="1m"),
+        ),
+        Vocabulary({}),
+    )
+    runs = [plan.ops[first:end, OP_COLUMN].tolist() for _, first, end in plan.runs]
+
+    assert [[1, 5], [0], [2], [3], [4]] == runs
 
 
 def test_every_aggregate_can_be_planned():

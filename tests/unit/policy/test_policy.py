@@ -10,7 +10,18 @@ import pytest
 from fraudsdk.domain.decision import Decision, Outcome
 from fraudsdk.domain.schema import FeatureInfo, FeatureSchema
 from fraudsdk.errors import ConfigurationError, DeadlineExceededError
-from fraudsdk.policy import Effect, FallbackSpec, Policy, PolicySpec, ReasonTexts, Rule
+from fraudsdk.policy import (
+    Effect,
+    EntityList,
+    FallbackSpec,
+    ListEntry,
+    ListKind,
+    Policy,
+    PolicySpec,
+    ReasonTexts,
+    Rule,
+    ScoreBands,
+)
 
 APPROVE, REVIEW, STEP_UP, DECLINE = Outcome
 
@@ -180,3 +191,29 @@ def test_the_row_is_only_read(decide, row):
     decide(0.5, rules=(Rule("r", "user_count_1h > 0 and amount_zscore > 0", DECLINE),))
 
     np.testing.assert_array_equal(before, row)
+
+
+@pytest.mark.parametrize(
+    ("bands", "expected"),
+    [
+        (ScoreBands(review=0.2, decline=0.9), 0.2),
+        (ScoreBands(review=None, step_up=0.4, decline=0.9), 0.4),
+        (ScoreBands(review=None, decline=None), math.inf),
+    ],
+)
+def test_scores_below_the_lowest_band_need_nobodys_opinion(schema, bands, expected):
+    policy = Policy(PolicySpec(bands=bands), schema)
+
+    assert expected == policy.approves_below
+
+
+@pytest.mark.parametrize(
+    "spoken_for",
+    [
+        {"rules": (Rule("large", "amount > 1000000", REVIEW),)},
+        {"lists": (EntityList("known", ListKind.BLOCK, "user_id", (ListEntry("u-9"),)),)},
+        {"explain_rate": 0.01},
+    ],
+)
+def test_where_rules_lists_or_samples_have_a_say_no_score_settles_it(schema, spoken_for):
+    assert -math.inf == Policy(PolicySpec(**spoken_for), schema).approves_below

@@ -13,8 +13,7 @@ import math
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from importlib.metadata import entry_points
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -22,9 +21,10 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from fraudsdk._jit import warm_up
 from fraudsdk.config import ScorerConfig
-from fraudsdk.domain.decision import Decision, Outcome
-from fraudsdk.domain.explanation import Explanation, FeatureContribution
+from fraudsdk.domain.decision import Decision, Outcome, approval
+from fraudsdk.domain.explanation import Explanation
 from fraudsdk.domain.fields import TRANSACTION_KEY
 from fraudsdk.domain.masking import masked
 from fraudsdk.domain.refusal import RefusedValue
@@ -33,37 +33,46 @@ from fraudsdk.domain.values import parse_flag, parse_identifier
 from fraudsdk.encoding.encoder import Encoder
 from fraudsdk.encoding.tables import rows_of
 from fraudsdk.encoding.vocabulary import Vocabulary
-from fraudsdk.errors import DeadlineExceededError, FraudSDKError, InvalidTransactionError, MissingExtraError, ModelError
-from fraudsdk.features import kernels
+from fraudsdk.errors import (
+    DeadlineExceededError,
+    FraudSDKError,
+    InvalidTransactionError,
+    SchemaMismatchError,
+)
 from fraudsdk.features.engine import FeatureEngine, Recorded
+from fraudsdk.features.kernels import DUPLICATE, LIFECYCLE, NEEDS_ROOM, SCORED
 from fraudsdk.features.spec import FeatureSet
 from fraudsdk.model.artefact import CompiledModel, load_artefact
 from fraudsdk.model.calibration import Calibration
-from fraudsdk.model.documents import parse
 from fraudsdk.model.explainer import Explainer
-from fraudsdk.model.manifest import BOOSTER
 from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.policy.spec import PolicySpec
+from fraudsdk.scorer import kernels
+from fraudsdk.scorer.explanations import contributions, explanation
+from fraudsdk.scorer.judge import Judge
+from fraudsdk.scorer.parts import feature_set_of, policy_of, vocabulary_of
 from fraudsdk.sinks.port import DecisionSink
 from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock, Deadline
 
-FEATURES_FILE: Final = "features.toml"
-VOCABULARY_FILE: Final = "vocabulary.json"
-POLICY_FILE: Final = "policy.toml"
-_EXPLAINERS: Final = "fraudsdk.explainers"
 # How long a duplicate waits for the decision it duplicates, where its caller sets no deadline.
 _TWIN_WAIT_S: Final = 0.25
 _CLOSE_FLUSH_US: Final = 5_000_000
 _TOLD_AT_ONCE: Final = 64
 
 
-class _Workspace(threading.local):
-    """One thread's arrays: encoded transaction and row, written anew by every call."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is known of a transaction once it has been read, remembered and, mostly, scored."""
 
-    def __init__(self, encoder: Encoder, n_features: int) -> None:
-        self.ints, self.numbers = encoder.empty(1)
-        self.row = np.full(n_features, np.nan, dtype=np.float32)
+    judge: Judge
+    status: int
+    key: int
+    journal_row: int = -1  # -1: it is not remembered, and neither will be what is decided
+    row: npt.NDArray[np.float32] | None = None
+    margin: float = math.nan
+    score: float = math.nan
+    failed: str | None = None  # which stage, and why
 
 
 class Scorer:
@@ -79,7 +88,7 @@ class Scorer:
         None: every decision is the fallback's.
     config : ScorerConfig
     explainer : Explainer or None
-        Gives reasons; without one a decision that needs them is marked degraded.
+        Gives reasons in place of the model's own; with neither, a decision that needs them is marked degraded.
     sink : DecisionSink or None
         Told of every decision.  Its `write` is called on the scoring thread: wrap a slow one in `BackgroundSink`.
     clock : Clock
@@ -116,26 +125,20 @@ class Scorer:
             currency=feature_set.currency,
             rates=config.rates,
         )
-        schema = feature_set.schema
-        if model is not None:
-            schema.require(model.feature_names, model.schema_fingerprint, whose=f"model {model.version}")
-        calibration = None if model is None else model.manifest.calibration
-        self._calibration = Calibration.identity() if calibration is None else Calibration.from_dict(calibration)
-        self._policy = Policy(
-            policy,
-            schema,
-            custom_numbers=feature_set.custom_numbers,
-            custom_categories=feature_set.custom_categories,
-            amount_of=self._encoder.amount_major,
-        )
-        self._schema = schema
-        self._model = model
-        self._explainer = explainer
+        self._feature_set = feature_set
+        self._schema = feature_set.schema
+        self._config = config
+        self._recorder = DecisionRecorder()
+        self._judge = self._judge_of(model, policy, explainer)
         self._sink = sink
         self._clock = clock
         self._future_skew_us = config.future_skew_us
-        self._recorder = DecisionRecorder()
-        self._workspace = _Workspace(self._encoder, self._engine.n_features)
+        self._ints, self._numbers = self._encoder.empty(1)
+        self._row = np.full(self._engine.n_features, np.nan, dtype=np.float32)
+        self._out = np.empty(2)
+        self._engine.attach(self._ints, self._numbers, self._row)
+        self._context = self._engine.context
+        self._program = self._encoder.program
         self._lock = threading.Lock()
         self._settled = threading.Condition(self._lock)  # only duplicates of what is under way wait here
         self._sink_lock = threading.Lock()  # a sink is called from one thread at a time
@@ -170,12 +173,12 @@ class Scorer:
         config = source if isinstance(source, ScorerConfig) else ScorerConfig(model=source)
         model = None if config.model is None else load_artefact(Path(config.model))
         scorer = cls(
-            _feature_set(config, model),
-            _vocabulary(model),
-            _policy(config, model),
+            feature_set_of(config, model),
+            vocabulary_of(model),
+            policy_of(config, model),
             model,
             config,
-            explainer=explainer or _installed_explainer(model),
+            explainer=explainer,
             sink=sink,
             clock=clock,
         )
@@ -185,8 +188,45 @@ class Scorer:
     def warm_up(self) -> None:
         """Compile or load every kernel and touch every table, so that no customer pays for it."""
         self._engine.warm_up()
-        if self._model is not None:
-            self._model.warm_up()
+        warm_up("fraudsdk.encoding.")
+        warm_up("fraudsdk.scorer.")
+        if self._judge.model is not None:
+            self._judge.model.warm_up()
+
+    def swap_model(self, source: CompiledModel | Path | str) -> CompiledModel | None:
+        """
+        Decide by another model from now on; decisions under way finish by the old one.
+
+        The new model is loaded, verified and warmed up first, so that no decision waits for it.  It brings its own
+        calibration, and its own policy unless the configuration names one; what is remembered stays.
+
+        Parameters
+        ----------
+        source : CompiledModel or path
+            Made for the same features and vocabulary.
+
+        Returns
+        -------
+        CompiledModel or None
+            The model that was replaced: hand it to `swap_model` to roll back at once.
+
+        Raises
+        ------
+        ModelError
+            No artefact there, or its bytes, certificate, features or vocabulary do not match.  Nothing was changed.
+        ConfigurationError
+            Its policy is wrong.  Nothing was changed.
+        """
+        model = source if isinstance(source, CompiledModel) else load_artefact(source)
+        if vocabulary_of(model) != self._encoder.vocabulary:
+            raise SchemaMismatchError(
+                f"model {model.version} was trained with another vocabulary, so its category codes mean other things; open a "
+                "new scorer with it"
+            )
+        judge = self._judge_of(model, policy_of(self._config, model), None)
+        model.warm_up()
+        replaced, self._judge = self._judge, judge
+        return replaced.model
 
     def score(
         self, transaction: Transaction | Mapping[str, Any], *, record: bool = True, deadline: Deadline | None = None
@@ -214,9 +254,8 @@ class Scorer:
         InvalidTransactionError
             The transaction is wrong.  Nothing was remembered.
         """
-        prepared = self._prepare(transaction)
-        decision = self._decide(prepared, record, deadline)
-        if record:
+        decision = self._decide(transaction, record, deadline)
+        if record and self._sink is not None:
             self._tell(decision)
         return decision
 
@@ -260,45 +299,26 @@ class Scorer:
         InvalidTransactionError
             The transaction is wrong, is no authorisation or refund, or was recorded already.
         ModelError
-            There is no model, or nothing installed can explain it.
+            There is no model, or it carries no explanations.
         """
-        if self._model is None or self._explainer is None:
-            raise ModelError("nothing to explain with: open the scorer with a model, and install fraudsdk[train]")
+        judge = self._judge
         prepared = self._prepare(transaction)
-        work = self._workspace
-        self._encoder.encode(prepared, work.ints, work.numbers)
         with self._lock:
-            status, known_row = self._engine.observe(work.ints, work.numbers, work.row, record=False)
-            provenance = self._engine.provenance(work.ints)
+            self._encoder.encode(prepared, self._ints, self._numbers)
+            status, known_row = self._engine.observe(self._ints, self._numbers, self._row, record=False)
+            provenance = self._engine.provenance(self._ints)
+            row = self._row.copy()
         if known_row >= 0:
             raise InvalidTransactionError(
                 "transaction_id",
                 "was recorded already, and would count itself",
                 "explain a transaction before scoring it",
             )
-        if status == kernels.LIFECYCLE:
+        if status == LIFECYCLE:
             raise InvalidTransactionError(
                 "type", f"is {prepared.type.value}", "only authorisations and refunds are scored"
             )
-        margin = self._model.margin(work.row)
-        contributions = self._explainer.contributions(work.row[np.newaxis, :])[0]
-        features = [
-            FeatureContribution(
-                info.name, info.description, float(value), float(weight), p.entity, p.known, p.age_us, p.exact
-            )
-            for info, value, weight, p in zip(
-                self._schema.features, work.row, contributions[:-1], provenance, strict=True
-            )
-        ]
-        features.sort(key=lambda feature: -abs(feature.contribution))
-        return Explanation(
-            transaction_id=prepared.transaction_id,
-            model_version=self._model.version,
-            margin=margin,
-            base_margin=float(contributions[-1]),
-            score=self._calibration.probability(margin),
-            features=tuple(features),
-        )
+        return explanation(judge, self._schema, prepared.transaction_id, row, provenance)
 
     def feedback(self, transaction_id: str, *, is_fraud: bool | None = None, declined: bool | None = None) -> bool:
         """
@@ -338,6 +358,11 @@ class Scorer:
         with self._lock:
             return self._engine.memory.counters() | self._failures
 
+    @property
+    def model(self) -> CompiledModel | None:
+        """The model that decides now."""
+        return self._judge.model
+
     def close(self) -> None:
         """Flush and close the sink, if there is one."""
         if self._sink is not None:
@@ -354,42 +379,127 @@ class Scorer:
     ) -> None:
         self.close()
 
+    def _judge_of(self, model: CompiledModel | None, policy: PolicySpec, explainer: Explainer | None) -> Judge:
+        if model is not None:
+            self._schema.require(model.feature_names, model.schema_fingerprint, whose=f"model {model.version}")
+        compiled = Policy(
+            policy,
+            self._schema,
+            custom_numbers=self._feature_set.custom_numbers,
+            custom_categories=self._feature_set.custom_categories,
+            amount_of=self._encoder.amount_major,
+        )
+        version = "none" if model is None else model.version
+        return Judge(
+            model,
+            Calibration.identity() if model is None else model.calibration,
+            compiled,
+            explainer if explainer is not None or model is None else model.explainer,
+            self._recorder.pack(approval("", 0.0, 0.0, version)),
+        )
+
     # --- the path of a transaction -----------------------------------------------------------------------------------
 
-    def _decide(self, transaction: Transaction, record: bool, deadline: Deadline | None) -> Decision:
-        work, stage, row, key, journal_row = self._workspace, "encoding", None, 0, -1
+    def _decide(self, sent: Transaction | Mapping[str, Any], record: bool, deadline: Deadline | None) -> Decision:
+        transaction = None if type(sent) is dict and self._program is not None else self._prepare(sent)
+        seen = self._see(sent, transaction, record, deadline)
+        if seen is None:  # not spelt in an everyday way: Python reads it, and says what is wrong with it
+            transaction = self._prepare(sent)
+            seen = self._see(sent, transaction, record, deadline)
+        if isinstance(seen, Decision):
+            return seen
+        assert seen is not None
+        return self._keep(self._judged(seen, sent if transaction is None else transaction, deadline), seen)
+
+    def _see(
+        self, sent: Any, transaction: Transaction | None, record: bool, deadline: Deadline | None
+    ) -> Decision | _Seen | None:
+        """
+        Read, remember and score, all in one kernel call.
+
+        Returns
+        -------
+        Decision
+            The score alone settles it, or it was made before.
+        _Seen
+            More must be asked.
+        None
+            Nothing was done: the kernel cannot read it.
+        """
+        stage, ask = "encoding", deadline is None or not deadline.passed()
+        judge = self._judge
         try:
-            self._encoder.encode(transaction, work.ints, work.numbers)
-            key = int(work.ints[0, TRANSACTION_KEY])
-            stage = "features"
             with self._lock:
-                status, found = self._engine.observe(work.ints, work.numbers, work.row, record=record)
-                if status == kernels.DUPLICATE:
-                    return self._recorded(transaction, key, found, deadline)
-                if record:  # a what-if may find its transaction in the journal, and must leave the verdict there alone
-                    journal_row = found
+                judge = self._judge
+                if transaction is None:
+                    mapping, latest_us = id(sent), self._clock.now_us() + self._future_skew_us
+                else:
+                    mapping, latest_us = 0, kernels.LATEST_US
+                    self._encoder.encode(transaction, self._ints, self._numbers)
+                stage = "features"
+                status, journal_row = kernels.score_one(
+                    mapping, latest_us, record, ask, self._program, self._context, judge.words, judge.scale, self._out
+                )
+                while status == NEEDS_ROOM:
+                    self._engine.grow()
+                    status, journal_row = kernels.score_one(
+                        0,
+                        kernels.LATEST_US,
+                        record,
+                        ask,
+                        self._program,
+                        self._context,
+                        judge.words,
+                        judge.scale,
+                        self._out,
+                    )
+                if status == kernels.APPROVED:
+                    margin, score = self._out.tolist()
+                    return approval(_id_of(sent if transaction is None else transaction), score, margin, judge.version)
+                if status == kernels.UNREAD:
+                    return None
+                key = int(self._ints[0, TRANSACTION_KEY])
+                if status == DUPLICATE:
+                    return self._recorded(sent if transaction is None else transaction, key, journal_row, deadline)
+                if (
+                    not record
+                ):  # a what-if may find its transaction in the journal, and must leave the verdict there alone
+                    journal_row = -1
+                else:
                     self._under_way.add(key)
-            if status == kernels.LIFECYCLE:
-                return self._keep(self._lifecycle(transaction), key, journal_row)
-            row = work.row
-            stage = "model"
-            if deadline is not None and deadline.passed():
-                return self._degrade(transaction, row, "deadline: passed before the model was asked", key, journal_row)
-            if self._model is None:
-                return self._degrade(transaction, row, "model: none is loaded", key, journal_row)
-            margin = self._model.margin(row)
-            score = self._calibration.probability(margin)
-            stage = "policy"
-            decision = self._policy.decide(
-                transaction, row, margin, score, self._model.version, lambda: self._contributions(row, deadline)
-            )
-            if deadline is not None and deadline.passed() and not decision.degraded:
-                decision = replace(decision, degraded=True, degraded_because="deadline: passed while deciding")
+                margin, score = self._out.tolist()
+                return _Seen(judge, status, key, journal_row, self._row.copy(), margin, score)
         except InvalidTransactionError:
             raise
         except Exception as error:  # not the caller's fault: a decision is due whatever broke
-            return self._degrade(transaction, row, f"{stage}: {_described(error)}", key, journal_row)
-        return self._keep(decision, key, journal_row)
+            return _Seen(judge, SCORED, 0, failed=f"{stage}: {_described(error)}")
+
+    def _judged(self, seen: _Seen, sent: Any, deadline: Deadline | None) -> Decision:
+        judge, row, margin, score, stage = seen.judge, seen.row, seen.margin, seen.score, "model"
+        transaction = sent
+        try:
+            transaction = self._encoder.prepare(sent)
+            if seen.failed is not None:
+                return self._fallback(judge, transaction, row, seen.failed)
+            if seen.status == LIFECYCLE:
+                return _lifecycle(judge, transaction)
+            assert row is not None
+            if judge.model is None:
+                return self._fallback(judge, transaction, row, "model: none is loaded")
+            if math.isnan(margin):  # the kernel did not ask
+                if deadline is not None and deadline.passed():
+                    return self._fallback(judge, transaction, row, "deadline: passed before the model was asked")
+                margin = judge.model.margin(row)
+                score = judge.calibration.probability(margin)
+            stage = "policy"
+            decision = judge.policy.decide(
+                transaction, row, margin, score, judge.version, lambda: _in_time(judge, row, deadline)
+            )
+            if deadline is not None and deadline.passed() and not decision.degraded:
+                decision = replace(decision, degraded=True, degraded_because="deadline: passed while deciding")
+            return decision
+        except Exception as error:  # not the caller's fault: a decision is due whatever broke
+            return self._fallback(judge, transaction, row, f"{stage}: {_described(error)}")
 
     def _prepare(self, transaction: Transaction | Mapping[str, Any]) -> Transaction:
         prepared = self._encoder.prepare(transaction)
@@ -402,25 +512,12 @@ class Scorer:
             )
         return prepared
 
-    def _contributions(self, row: npt.NDArray[np.float32], deadline: Deadline | None) -> npt.NDArray[np.float64]:
-        if deadline is not None and deadline.passed():
-            raise DeadlineExceededError("the deadline passed before the explainer was asked")
-        if self._explainer is None:
-            raise MissingExtraError("xgboost", "train")
-        contributions: npt.NDArray[np.float64] = self._explainer.contributions(row[np.newaxis, :])[0]
-        return contributions
-
-    def _degrade(
-        self, transaction: Transaction, row: npt.NDArray[np.float32] | None, because: str, key: int, journal_row: int
-    ) -> Decision:
-        return self._keep(self._fallback(transaction, row, because), key, journal_row)
-
-    def _fallback(self, transaction: Transaction, row: npt.NDArray[np.float32] | None, because: str) -> Decision:
+    def _fallback(self, judge: Judge, sent: Any, row: npt.NDArray[np.float32] | None, because: str) -> Decision:
         try:
-            return self._policy.fallback(transaction, row, because)
+            return judge.policy.fallback(self._encoder.prepare(sent), row, because)
         except Exception as error:  # the last rung: nothing is computed any more
             return Decision(
-                transaction_id=transaction.transaction_id,
+                transaction_id=_id_of(sent),
                 outcome=Outcome.REVIEW,
                 score=math.nan,
                 margin=math.nan,
@@ -431,30 +528,19 @@ class Scorer:
                 degraded_because=f"{because}; fallback: {_described(error)}",
             )
 
-    def _lifecycle(self, transaction: Transaction) -> Decision:
-        return Decision(
-            transaction_id=transaction.transaction_id,
-            outcome=Outcome.APPROVE,
-            score=math.nan,
-            margin=math.nan,
-            reasons=(),
-            model_version="none" if self._model is None else self._model.version,
-            decided_by="lifecycle",
-        )
-
-    def _keep(self, decision: Decision, key: int, journal_row: int) -> Decision:
+    def _keep(self, decision: Decision, seen: _Seen) -> Decision:
         """Record a decision for its duplicates, and count it where it is less than a full one."""
         recorded = Recorded(decision.margin, decision.score, self._recorder.pack(decision))
         with self._lock:
             self._failures["degraded"] += decision.degraded
-            if journal_row >= 0:
-                self._engine.keep_verdict(journal_row, key, recorded)
-                self._under_way.discard(key)
+            if seen.journal_row >= 0:
+                self._engine.keep_verdict(seen.journal_row, seen.key, recorded)
+                self._under_way.discard(seen.key)
                 if self._n_waiting:
                     self._settled.notify_all()
         return decision
 
-    def _recorded(self, transaction: Transaction, key: int, journal_row: int, deadline: Deadline | None) -> Decision:
+    def _recorded(self, sent: Any, key: int, journal_row: int, deadline: Deadline | None) -> Decision:
         """
         The decision kept for a duplicate; one that came in without being decided (a replay) has none.
 
@@ -468,10 +554,10 @@ class Scorer:
             )
             self._n_waiting -= 1
         kept = self._engine.verdict_of(journal_row, key)
-        decision = self._recorder.unpack(transaction.transaction_id, kept.margin, kept.score, kept.verdict)
+        decision = self._recorder.unpack(_id_of(sent), kept.margin, kept.score, kept.verdict)
         if decision is None:
             self._failures["degraded"] += 1
-            decision = self._fallback(transaction, None, "duplicate: its first decision is not known")
+            decision = self._fallback(self._judge, sent, None, "duplicate: its first decision is not known")
         return replace(decision, duplicate=True)
 
     def _tell(self, *decisions: Decision) -> None:
@@ -484,49 +570,34 @@ class Scorer:
                 self._failures["sink_refused"] += len(decisions)
 
 
+def _id_of(sent: Any) -> str:
+    """The id of what was read: a kernel takes whole numbers too, as the text that Python writes for them."""
+    return str(sent["transaction_id"]) if type(sent) is dict else sent.transaction_id
+
+
+def _lifecycle(judge: Judge, transaction: Transaction) -> Decision:
+    return Decision(
+        transaction_id=transaction.transaction_id,
+        outcome=Outcome.APPROVE,
+        score=math.nan,
+        margin=math.nan,
+        reasons=(),
+        model_version=judge.version,
+        decided_by="lifecycle",
+    )
+
+
+def _in_time(judge: Judge, row: npt.NDArray[np.float32], deadline: Deadline | None) -> npt.NDArray[np.float64]:
+    if deadline is not None and deadline.passed():
+        raise DeadlineExceededError("the deadline passed before the explainer was asked")
+    return contributions(judge, row)
+
+
 def _parsed(field: str, value: Any, parse: Callable[[Any], Any]) -> Any:
     try:
         return parse(value)
     except RefusedValue as refused:
         raise InvalidTransactionError(field, refused.problem, refused.remedy) from None
-
-
-def _feature_set(config: ScorerConfig, model: CompiledModel | None) -> FeatureSet:
-    if config.features is not None:
-        return FeatureSet.load(config.features)
-    assert model is not None  # ScorerConfig saw to it
-    return FeatureSet.from_toml(model.read(FEATURES_FILE).decode())
-
-
-def _vocabulary(model: CompiledModel | None) -> Vocabulary:
-    if model is None:
-        return Vocabulary()
-    return Vocabulary.from_dict(parse(model.read(VOCABULARY_FILE), "vocabulary", ModelError))
-
-
-def _policy(config: ScorerConfig, model: CompiledModel | None) -> PolicySpec:
-    if config.policy is not None:
-        return PolicySpec.load(config.policy)
-    if model is not None and POLICY_FILE in model.manifest.files:
-        return PolicySpec.from_toml(model.read(POLICY_FILE).decode())
-    return PolicySpec()
-
-
-def _installed_explainer(model: CompiledModel | None) -> Explainer | None:
-    """
-    An explainer that some installed package offers for this artefact.
-
-    The core has none of its own yet and must not know vendors, so packages announce theirs as an entry point.
-    """
-    if model is None:
-        return None
-    for entry_point in entry_points(group=_EXPLAINERS):
-        try:
-            explainer: Explainer = entry_point.load()(model.read(BOOSTER))
-        except (ImportError, MissingExtraError):
-            continue
-        return explainer
-    return None
 
 
 def _described(error: Exception) -> str:

@@ -1,0 +1,463 @@
+"""
+Walk a forest by blocks: all decisions of six levels of a tree in one comparison of 64 bytes.
+
+A row is ranked once.  The rank of a value is how many of its feature's *cuts* (the distinct thresholds of the forest) it
+reaches, a byte; a value that is missing has 255.  A node asks whether a rank reaches that of its own threshold::
+
+    columns of the row   128 bytes in two registers, or more
+    block                64 lanes: which column, which rank           one node per lane, 63 of them
+    mask                 rank[column[lane]] >= test[lane]             one permute, one comparison -> 64 bits
+    path                 7 bits -> exit of the upper three levels     two look-ups of 128 entries
+                         7 bits of that exit's own subtree -> exit of the lower three
+
+Lanes are numbered so that a subtree of three levels is seven bits in a row: the upper one first, then its eight children.
+
+A missing value needs no second comparison: a node that sends it left adds one to the rank and to its test, modulo 256, which
+makes a 0 of 255.  A feature with more than 254 cuts has several columns.  A categorical test is a bit of its column: the bits
+of all sets of a feature are looked up by the row's category, once per row.
+
+Leaves are added in tree order, in float32, onto the base margin, as XGBoost does.  `fraudsdk.model.blocks` makes the tables from
+forest tables that have been checked; here nothing is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fraudsdk._jit import device
+from fraudsdk._simd import (
+    at_least,
+    avx2,
+    avx512,
+    count_at_most,
+    fetched,
+    fetched_half,
+    four_eights,
+    load_bytes,
+    load_float32,
+    load_floats,
+    load_int32,
+    load_int64,
+    load_uint8,
+    load_uint16,
+    on_stack,
+    plus_sign_bit,
+    replaced_where_equal,
+    shares_bit,
+    shifted_right,
+    store_float32,
+    store_uint8,
+)
+from fraudsdk.model import block_layout as layout
+
+_row_columns = on_stack(layout.ROW_BYTES)
+_batch_columns = on_stack(layout.BATCH_BYTES)
+_batch_totals = on_stack(4 * layout.MAX_BLOCK_ROWS)
+
+
+@device
+def _word(tables, word):
+    return load_int64(tables + 8 * word)
+
+
+@device
+def _rank_tiny(row, tables, columns):
+    """Features with at most 16 cuts."""
+    entries = tables + _word(tables, layout.TINY_AT)
+    for k in range(_word(tables, layout.N_TINY)):
+        entry = load_int64(entries + 8 * k)
+        value = load_float32(row + 4 * (entry & layout.FEATURE_MASK))
+        rank = count_at_most(load_floats(tables + (entry >> layout.PLACE_SHIFT)), value)
+        store_uint8(columns + k, rank if value == value else layout.MISSING)
+    return _word(tables, layout.N_TINY)
+
+
+@device
+def _rank_narrow(row, tables, columns):
+    """Features with at most 254 cuts: every sixteenth of them says which sixteen to look at."""
+    entries = tables + _word(tables, layout.NARROW_AT)
+    for k in range(_word(tables, layout.N_NARROW)):
+        entry = load_int64(entries + 8 * k)
+        value = load_float32(row + 4 * (entry & layout.FEATURE_MASK))
+        at = tables + (entry >> layout.PLACE_SHIFT)
+        sixteenth = count_at_most(load_floats(at), value)
+        rank = 16 * sixteenth + count_at_most(load_floats(at + 64 + 64 * sixteenth), value)
+        store_uint8(columns + k, rank if value == value else layout.MISSING)
+
+
+@device
+def _rank_wide(row, tables, columns):
+    """Features with more cuts: as many levels as it takes, and a column per 254 cuts."""
+    for k in range(_word(tables, layout.N_WIDE)):
+        entry = tables + _word(tables, layout.WIDE_AT) + 8 * layout.WIDE_WORDS * k
+        value = load_float32(row + 4 * _word(entry, layout.WIDE_FEATURE))
+        rank = 0
+        for level in range(_word(entry, layout.WIDE_LEVELS)):
+            at = tables + _word(entry, layout.WIDE_LEVEL_AT + level)
+            rank = 16 * rank + count_at_most(load_floats(at + 64 * rank), value)
+        own = columns + _word(entry, layout.WIDE_COLUMN)
+        for column in range(_word(entry, layout.WIDE_COLUMNS)):
+            within = min(max(rank - layout.MAX_CUTS_PER_COLUMN * column, 0), layout.MAX_CUTS_PER_COLUMN)
+            store_uint8(own + column, within if value == value else layout.MISSING)
+
+
+@device
+def _look_up_sets(row, tables, columns):
+    """Categorical features: for each set of a feature, a bit that says whether the row's category goes right."""
+    for k in range(_word(tables, layout.N_CATEGORICAL)):
+        entry = tables + _word(tables, layout.CATEGORICAL_AT) + 8 * layout.CATEGORICAL_WORDS * k
+        value = load_float32(row + 4 * _word(entry, layout.CATEGORICAL_FEATURE))
+        n_codes = _word(entry, layout.CATEGORICAL_CODES)
+        # As XGBoost: 2.9 is category 2; a negative, unknown or huge code is in no set, hence goes left.
+        code = n_codes
+        if value >= 0.0 and value < n_codes:
+            code = np.int64(value)
+        if value != value:
+            code = n_codes + 1
+        n_bytes = _word(entry, layout.CATEGORICAL_COLUMNS)
+        own = columns + _word(entry, layout.CATEGORICAL_COLUMN)
+        bits = tables + _word(entry, layout.CATEGORICAL_ROWS_AT) + n_bytes * code
+        for byte in range(n_bytes):
+            store_uint8(own + byte, load_uint8(bits + byte))
+
+
+@device
+def _rank(row, tables, columns):
+    """Fill the columns of a row: what all tests of the forest look at."""
+    n_tiny = _rank_tiny(row, tables, columns)
+    _rank_narrow(row, tables, columns + n_tiny)
+    _rank_wide(row, tables, columns)
+    _look_up_sets(row, tables, columns)
+
+
+@device
+def _mask(instruction_set, block, columns, n_pairs):
+    """Bit k: node k of a block goes right; for at most 128 columns and numeric tests."""
+    index = load_bytes(block + layout.COLUMN)
+    ranks = fetched(instruction_set, columns, index)
+    return at_least(plus_sign_bit(ranks, index), load_bytes(block + layout.TEST))
+
+
+@device
+def _general_mask(instruction_set, block, columns, n_pairs):
+    """Bit k: node k of a block goes right."""
+    index = load_bytes(block + layout.COLUMN)
+    pair = load_bytes(block + layout.PAIR)
+    bits = load_bytes(block + layout.BITS)
+    ranks = fetched(instruction_set, columns, index)
+    for k in range(1, n_pairs):
+        other = fetched(instruction_set, columns + layout.COLUMNS_PER_PAIR * k, index)
+        ranks = replaced_where_equal(ranks, other, pair, k)
+    above = at_least(plus_sign_bit(ranks, index), load_bytes(block + layout.TEST))
+    return (above & ~shares_bit(bits, bits)) | shares_bit(ranks, bits)
+
+
+@device
+def _exit(mask, tables):
+    """Which of the 64 exits the decisions of a block lead to."""
+    paths = tables + layout.PATHS_AT
+    upper = load_uint16(paths + 2 * (mask & layout.PATH_MASK))
+    # The low byte is where the bits of the exit's subtree begin: the shift looks at no more of it.
+    lower = load_uint16(paths + 2 * (shifted_right(mask, upper) & layout.PATH_MASK))
+    return 8 * (upper >> 8) + (lower >> 8)
+
+
+@device
+def _root_exit(mask, tree, tables):
+    """Which of the eight exits of the root of one of eight trees the decisions of their common block lead to."""
+    return load_uint16(tables + layout.PATHS_AT + 2 * (shifted_right(mask, 8 * tree) & layout.PATH_MASK)) >> 8
+
+
+@device
+def _leaf(mask_of, instruction_set, block, exits, columns, n_pairs, tables):
+    """Value of the leaf that a last block leads to."""
+    return load_float32(exits + 4 * _exit(mask_of(instruction_set, block, columns, n_pairs), tables))
+
+
+@device
+def _one_block(mask_of, instruction_set, size, tables, columns, begin, end, total):
+    """Add the leaves of trees `begin` to `end`, of depth 6 at most."""
+    tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
+    n_pairs = _word(tables, layout.N_PAIRS)
+    for tree in range(begin, end):
+        values = exits + 4 * layout.EXITS * tree
+        total += _leaf(mask_of, instruction_set, tests + size * tree, values, columns, n_pairs, tables)
+    return total
+
+
+@device
+def _two_blocks(mask_of, instruction_set, size, tables, columns, begin, end, total):
+    """Add the leaves of trees `begin`, a multiple of eight, to `end`, of depth 9 at most."""
+    roots, tests = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.TESTS_AT)
+    exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
+    for first in range(begin, end, layout.TREES_PER_ROOT):
+        mask = mask_of(instruction_set, roots + size * (first >> 3), columns, n_pairs)
+        for k in range(min(layout.TREES_PER_ROOT, end - first)):
+            block = _second_block(mask, first, k, tables)
+            values = exits + 4 * layout.EXITS * block
+            total += _leaf(mask_of, instruction_set, tests + size * block, values, columns, n_pairs, tables)
+    return total
+
+
+@device
+def _second_block(mask, first, k, tables):
+    """The block that the root of tree ``first + k`` leads to."""
+    root_levels = _word(tables, layout.ROOT_LEVELS)
+    below = shifted_right(_root_exit(mask, k, tables), layout.ROOT_DEPTH - root_levels)
+    return ((first + k) << root_levels) + below
+
+
+@device
+def _chained(mask_of, instruction_set, size, tables, columns, begin, end, total):
+    """
+    Add the leaves of trees `begin` to `end`, of any depth.
+
+    Where a path ends in its first block the second is walked for nothing: cheaper than a branch that nobody can predict.  Few
+    paths go deeper than two blocks.
+    """
+    tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
+    values, n_pairs = tables + _word(tables, layout.VALUES_AT), _word(tables, layout.N_PAIRS)
+    for tree in range(begin, end):
+        mask = mask_of(instruction_set, tests + size * tree, columns, n_pairs)
+        block = load_int32(exits + 4 * (layout.EXITS * tree + _exit(mask, tables)))
+        second = max(block, 0)
+        mask = mask_of(instruction_set, tests + size * second, columns, n_pairs)
+        found = load_int32(exits + 4 * (layout.EXITS * second + _exit(mask, tables)))
+        block = found if block >= 0 else block
+        while block >= 0:
+            mask = mask_of(instruction_set, tests + size * block, columns, n_pairs)
+            block = load_int32(exits + 4 * (layout.EXITS * block + _exit(mask, tables)))
+        total += load_float32(values + 4 * ~block)
+    return total
+
+
+@device
+def _half_mask(a, b, c, d, columns, n_pairs):
+    """Decisions of seven nodes of each of four trees, whose lanes begin at a to d: eight bits for each."""
+    index = four_eights(a, b, c, d)
+    tests = four_eights(a + layout.TEST, b + layout.TEST, c + layout.TEST, d + layout.TEST)
+    return at_least(plus_sign_bit(fetched_half(columns, index), index), tests)
+
+
+@device
+def _general_half_mask(a, b, c, d, columns, n_pairs):
+    """`_half_mask`, of any forest."""
+    index = four_eights(a, b, c, d)
+    pair = four_eights(a + layout.PAIR, b + layout.PAIR, c + layout.PAIR, d + layout.PAIR)
+    bits = four_eights(a + layout.BITS, b + layout.BITS, c + layout.BITS, d + layout.BITS)
+    tests = four_eights(a + layout.TEST, b + layout.TEST, c + layout.TEST, d + layout.TEST)
+    ranks = fetched_half(columns, index)
+    for k in range(1, n_pairs):
+        other = fetched_half(columns + layout.COLUMNS_PER_PAIR * k, index)
+        ranks = replaced_where_equal(ranks, other, pair, k)
+    above = at_least(plus_sign_bit(ranks, index), tests)
+    return (above & ~shares_bit(bits, bits)) | shares_bit(ranks, bits)
+
+
+@device
+def _seven(mask, k, tables):
+    """What seven decisions lead to; see `blocks._paths`."""
+    return load_uint16(tables + layout.PATHS_AT + 2 * ((mask >> (8 * k)) & layout.PATH_MASK))
+
+
+@device
+def _four_leaves(half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, n, total):
+    """
+    Add the leaves that blocks p to s lead to, the first `n` of them.
+
+    With shuffles of 16 bytes a comparison of 64 nodes costs four times what it does with one permute.  So the upper three levels
+    of four trees share one of 32 bytes, and then the subtrees that they lead to share another.
+    """
+    kinds = 4 * layout.EXITS
+    a, b, c, d = tests + size * p, tests + size * q, tests + size * r, tests + size * s
+    mask = half_mask_of(a, b, c, d, columns, n_pairs)
+    e, f, g, h = _seven(mask, 0, tables), _seven(mask, 1, tables), _seven(mask, 2, tables), _seven(mask, 3, tables)
+    mask = half_mask_of(a + (e & 255), b + (f & 255), c + (g & 255), d + (h & 255), columns, n_pairs)
+    total += load_float32(exits + kinds * p + 4 * (8 * (e >> 8) + (_seven(mask, 0, tables) >> 8)))
+    if n > 1:
+        total += load_float32(exits + kinds * q + 4 * (8 * (f >> 8) + (_seven(mask, 1, tables) >> 8)))
+    if n > 2:
+        total += load_float32(exits + kinds * r + 4 * (8 * (g >> 8) + (_seven(mask, 2, tables) >> 8)))
+    if n > 3:
+        total += load_float32(exits + kinds * s + 4 * (8 * (h >> 8) + (_seven(mask, 3, tables) >> 8)))
+    return total
+
+
+@device
+def _one_block_in_fours(half_mask_of, mask_of, instruction_set, size, tables, columns, begin, end, total):
+    """`_one_block`, four trees at a time."""
+    tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
+    n_pairs = _word(tables, layout.N_PAIRS)
+    for p in range(begin, end, 4):
+        q, r, s = min(p + 1, end - 1), min(p + 2, end - 1), min(p + 3, end - 1)
+        total = _four_leaves(half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, end - p, total)
+    return total
+
+
+@device
+def _two_blocks_in_fours(half_mask_of, mask_of, instruction_set, size, tables, columns, begin, end, total):
+    """`_two_blocks`, four trees at a time below their roots."""
+    roots, tests = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.TESTS_AT)
+    exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
+    for first in range(begin, end, layout.TREES_PER_ROOT):
+        mask = mask_of(instruction_set, roots + size * (first >> 3), columns, n_pairs)
+        last = min(layout.TREES_PER_ROOT, end - first) - 1
+        for k in range(0, last + 1, 4):
+            p, q = _second_block(mask, first, k, tables), _second_block(mask, first, min(k + 1, last), tables)
+            r = _second_block(mask, first, min(k + 2, last), tables)
+            s = _second_block(mask, first, min(k + 3, last), tables)
+            total = _four_leaves(
+                half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, last + 1 - k, total
+            )
+    return total
+
+
+@device
+def walk_avx512(tables, columns, begin, end, total):
+    """Add the leaves that a ranked row reaches in trees `begin`, a multiple of eight, to `end`."""
+    chosen, shape = avx512(), _word(tables, layout.SHAPE)
+    if _word(tables, layout.GENERAL):
+        size = layout.LARGE_BLOCK
+        if shape == layout.ONE_BLOCK:
+            return _one_block(_general_mask, chosen, size, tables, columns, begin, end, total)
+        if shape == layout.TWO_BLOCKS:
+            return _two_blocks(_general_mask, chosen, size, tables, columns, begin, end, total)
+        return _chained(_general_mask, chosen, size, tables, columns, begin, end, total)
+    size = layout.SMALL_BLOCK
+    if shape == layout.ONE_BLOCK:
+        return _one_block(_mask, chosen, size, tables, columns, begin, end, total)
+    if shape == layout.TWO_BLOCKS:
+        return _two_blocks(_mask, chosen, size, tables, columns, begin, end, total)
+    return _chained(_mask, chosen, size, tables, columns, begin, end, total)
+
+
+@device
+def walk_avx2(tables, columns, begin, end, total):
+    """Add the leaves that a ranked row reaches in trees `begin`, a multiple of eight, to `end`."""
+    chosen, shape = avx2(), _word(tables, layout.SHAPE)
+    if _word(tables, layout.GENERAL):
+        half, whole, size = _general_half_mask, _general_mask, layout.LARGE_BLOCK
+        if shape == layout.ONE_BLOCK:
+            return _one_block_in_fours(half, whole, chosen, size, tables, columns, begin, end, total)
+        if shape == layout.TWO_BLOCKS:
+            return _two_blocks_in_fours(half, whole, chosen, size, tables, columns, begin, end, total)
+        return _chained(whole, chosen, size, tables, columns, begin, end, total)
+    size = layout.SMALL_BLOCK
+    if shape == layout.ONE_BLOCK:
+        return _one_block_in_fours(_half_mask, _mask, chosen, size, tables, columns, begin, end, total)
+    if shape == layout.TWO_BLOCKS:
+        return _two_blocks_in_fours(_half_mask, _mask, chosen, size, tables, columns, begin, end, total)
+    return _chained(_mask, chosen, size, tables, columns, begin, end, total)
+
+
+@device
+def margin_of(walk, row, tables):
+    """
+    Margin of one row.
+
+    Parameters
+    ----------
+    walk : device function
+        `walk_avx512` or `walk_avx2`.
+    row : int64
+        Address of float32[n_features]; NaN = missing.
+    tables : int64
+        Address of block tables.
+
+    Returns
+    -------
+    float32
+        Log-odds: what ``Booster.predict(output_margin=True)`` returns, bit for bit.
+    """
+    columns = _row_columns()
+    _rank(row, tables, columns)
+    base = load_float32(tables + 8 * layout.BASE_MARGIN)
+    return walk(tables, columns, 0, _word(tables, layout.N_TREES), base)
+
+
+@device
+def _one_block_by_four(mask_of, instruction_set, size, tables, columns, width, begin, end, totals):
+    """`_one_block` for four rows, `width` bytes apart: blocks are loaded once, and four sums do not wait for each other."""
+    tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
+    n_pairs = _word(tables, layout.N_PAIRS)
+    a, b = load_float32(totals), load_float32(totals + 4)
+    c, d = load_float32(totals + 8), load_float32(totals + 12)
+    for tree in range(begin, end):
+        block, values = tests + size * tree, exits + 4 * layout.EXITS * tree
+        a += _leaf(mask_of, instruction_set, block, values, columns, n_pairs, tables)
+        b += _leaf(mask_of, instruction_set, block, values, columns + width, n_pairs, tables)
+        c += _leaf(mask_of, instruction_set, block, values, columns + 2 * width, n_pairs, tables)
+        d += _leaf(mask_of, instruction_set, block, values, columns + 3 * width, n_pairs, tables)
+    store_float32(totals, a)
+    store_float32(totals + 4, b)
+    store_float32(totals + 8, c)
+    store_float32(totals + 12, d)
+
+
+@device
+def _each_of_four(walk, tables, columns, width, begin, end, totals):
+    """Walk for four rows, one after another."""
+    for k in range(layout.ROWS_PER_STEP):
+        total = walk(tables, columns + width * k, begin, end, load_float32(totals + 4 * k))
+        store_float32(totals + 4 * k, total)
+
+
+@device
+def four_rows_avx512(tables, columns, width, begin, end, totals):
+    """`walk_avx512` for four rows, `width` bytes apart."""
+    if _word(tables, layout.SHAPE) == layout.ONE_BLOCK:
+        if _word(tables, layout.GENERAL):
+            size = layout.LARGE_BLOCK
+            _one_block_by_four(_general_mask, avx512(), size, tables, columns, width, begin, end, totals)
+        else:
+            size = layout.SMALL_BLOCK
+            _one_block_by_four(_mask, avx512(), size, tables, columns, width, begin, end, totals)
+    else:
+        # Rows of a deeper tree part company after its first block: there is nothing to load once.
+        _each_of_four(walk_avx512, tables, columns, width, begin, end, totals)
+
+
+@device
+def four_rows_avx2(tables, columns, width, begin, end, totals):
+    """`walk_avx2` for four rows, `width` bytes apart; four trees of one row gain more than one tree of four rows does."""
+    _each_of_four(walk_avx2, tables, columns, width, begin, end, totals)
+
+
+@device
+def margins_of(walk_four_rows, rows, n_rows, tables, out):
+    """
+    Margins of many rows: a block of rows is ranked, then meets the forest a chunk of trees at a time.
+
+    Parameters
+    ----------
+    walk_four_rows : device function
+        `four_rows_avx512` or `four_rows_avx2`.
+    rows : int64
+        Address of float32[n_rows, n_features], C-contiguous.
+    n_rows : int64
+        How many.
+    tables : int64
+        Address of block tables.
+    out : float32[n_rows]
+        Receives the margins.
+    """
+    columns = _batch_columns()
+    totals = _batch_totals()
+    width = layout.COLUMNS_PER_PAIR * _word(tables, layout.N_PAIRS)
+    row_bytes = 4 * _word(tables, layout.N_FEATURES)
+    n_trees = _word(tables, layout.N_TREES)
+    base = load_float32(tables + 8 * layout.BASE_MARGIN)
+    # A whole number of steps; the idle rows of a last, partial step repeat what an earlier block left, or rank zero bytes.
+    n_block = min(layout.MAX_BLOCK_ROWS, layout.BATCH_BYTES // (layout.ROWS_PER_STEP * width) * layout.ROWS_PER_STEP)
+    for start in range(0, n_rows, n_block):
+        n = min(n_block, n_rows - start)
+        for k in range(n):
+            _rank(rows + row_bytes * (start + k), tables, columns + width * k)
+        for k in range(n_block):
+            store_float32(totals + 4 * k, base)
+        for begin in range(0, n_trees, layout.TREES_PER_CHUNK):
+            end = min(begin + layout.TREES_PER_CHUNK, n_trees)
+            for k in range(0, n, layout.ROWS_PER_STEP):
+                walk_four_rows(tables, columns + width * k, width, begin, end, totals + 4 * k)
+        for k in range(n):
+            out[start + k] = load_float32(totals + 4 * k)

@@ -1,0 +1,196 @@
+"""
+One transaction from what the host sent to a score, in one call.
+
+::
+
+    mapping ── read ──> encoded row ── observe ──> features ── forest ──> margin ── calibrate ──> score
+                                                                                      │
+                              below every band, and nobody else has a say? ───────────┴──> approved, and recorded as such
+
+The stages are the kernels of their own folders; what is here calls them one after another and takes the time between.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fraudsdk._jit import borrowed, device, kernel
+from fraudsdk._native import ADDRESS_WORDS, call_float32, float_rows_of, int_rows_of, row_of
+from fraudsdk.domain.fields import EVENT_TIME_US
+from fraudsdk.encoding.mapping_kernels import WRITTEN, read_mapping
+from fraudsdk.entity_state.layout import JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
+from fraudsdk.features.context import INTS, JOURNAL, NUMBERS, ROW
+from fraudsdk.features.kernels import NEEDS_ROOM, SCORED, observe_at
+
+LATEST_US = 2**63 - 1  # later than any event
+
+# Besides what `observe_at` says.
+APPROVED = 4  # below every band, and recorded as such
+UNREAD = 5  # nothing was done: not spelt in an everyday way, or from the future
+
+# Words of a judge.
+FOREST = 0  # address of ``float f(int64_t row, int64_t tables)``, 0 = none
+FOREST_TABLES = 1
+APPROVAL = 2  # the word of the journal that says "approved by its band, by this model"
+JUDGE_WORDS = 3
+
+# A judge's scale.
+APPROVES_BELOW = 0
+FIRST_OF_CALIBRATION = 1
+
+# What comes out.
+MARGIN = 0
+SCORE = 1
+
+
+@device
+def probability(margin, table):
+    """`Calibration.probability` of a margin, from `Calibration.table`: the same bits."""
+    n_knots = (table.shape[0] - 2) >> 1
+    if n_knots == 0:
+        log_odds = table[0] * margin + table[1]
+        if log_odds >= 0.0:
+            return 1.0 / (1.0 + math.exp(-log_odds))
+        odds = math.exp(log_odds)
+        return odds / (1.0 + odds)
+    if np.isnan(margin):
+        return np.nan
+    low, high = 0, n_knots
+    while low < high:  # knots at or below the margin
+        middle = (low + high) >> 1
+        if table[2 + middle] <= margin:
+            low = middle + 1
+        else:
+            high = middle
+    if low == 0:
+        return table[2 + n_knots]
+    if low == n_knots:
+        return table[1 + 2 * n_knots]
+    at = 1 + low
+    share = (margin - table[at]) / (table[at + 1] - table[at])
+    below, above = table[at + n_knots], table[at + n_knots + 1]
+    risen = below + share * (above - below)
+    return above if risen > above else risen
+
+
+@device
+def settle(margin, judge, scale, out):
+    """Write margin and score to `out`; True where the score lies below every band and nobody else has a say."""
+    score = probability(np.float64(margin), scale[FIRST_OF_CALIBRATION:])
+    out[MARGIN] = margin
+    out[SCORE] = score
+    return 0.0 <= score < scale[APPROVES_BELOW]
+
+
+@device
+def record_approval(engine, journal_row, judge, out):
+    """Keep an approval with its transaction, for its duplicates."""
+    numbers = float_rows_of(engine, JOURNAL)
+    numbers[journal_row, JOURNAL_MARGIN] = out[MARGIN]
+    numbers[journal_row, JOURNAL_SCORE] = out[SCORE]
+    int_rows_of(engine, JOURNAL)[journal_row, JOURNAL_VERDICT] = judge[APPROVAL]
+
+
+@kernel(
+    "UniTuple(int64, 2)(int64, int64, int64, int64, int64[::1], int64[::1], int64[::1], float64[::1], float64[::1])",
+    nogil=False,
+)
+def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, out):
+    """
+    Read, remember and score one transaction.
+
+    Parameters
+    ----------
+    mapping : int64
+        ``id`` of the dict that the host sent; 0: the row that `engine` points at has been encoded already.
+    latest_us : int64
+        An event after this time is not looked at.
+    record, ask : int64
+        1: remember it; 1: ask the model.
+    program : int64[n]
+        `Encoder.program`.
+    engine : int64[n]
+        `FeatureEngine.context`.
+    judge : int64[JUDGE_WORDS]
+        The forest to call, 0 = none, and the word that an approval is recorded by.
+    scale : float64[1 + n]
+        `APPROVES_BELOW`, then `Calibration.table`.
+    out : float64[2]
+        Receives `MARGIN` and `SCORE`; NaN where the model was not asked.
+
+    Returns
+    -------
+    status : int64
+        As `observe_at`, or `UNREAD` (nothing was done: Python must look at it) or `APPROVED`.
+    journal_row : int64
+    """
+    program, engine, judge = borrowed(program), borrowed(engine), borrowed(judge)
+    scale, out = borrowed(scale), borrowed(out)
+    ints, numbers, row = int_rows_of(engine, INTS), float_rows_of(engine, NUMBERS), row_of(engine, ROW)
+    if mapping != 0 and read_mapping(mapping, program, ints, numbers, 0) != WRITTEN:
+        return np.int64(UNREAD), np.int64(-1)
+    if ints[0, EVENT_TIME_US] > latest_us:
+        return np.int64(UNREAD), np.int64(-1)
+    status, journal_row = observe_at(engine, ints, numbers, 0, record == 1, row)
+    out[MARGIN] = np.nan
+    out[SCORE] = np.nan
+    if status != SCORED or ask == 0 or judge[FOREST] == 0:
+        return np.int64(status), np.int64(journal_row)
+    margin = call_float32(judge[FOREST], engine[ROW * ADDRESS_WORDS], judge[FOREST_TABLES])
+    if not settle(margin, judge, scale, out):
+        return np.int64(SCORED), np.int64(journal_row)
+    if record == 1:
+        record_approval(engine, journal_row, judge, out)
+    return np.int64(APPROVED), np.int64(journal_row)
+
+
+@kernel("int64(int64[:, ::1], float64[:, ::1], int64, int64, int64, float32[:, ::1], int64[::1], int64[:, ::1])")
+def observe_many(ints, numbers, first, stop, record, rows, engine, seen):
+    """
+    Read and remember the transactions `first` to `stop` of a table.
+
+    Parameters
+    ----------
+    rows : float32[stop - first or more, n_features]
+    seen : int64[stop - first or more, 2]
+        Receives status and journal row.
+
+    Returns
+    -------
+    int64
+        Where it stopped: before `stop` only where the memory must grow first.
+    """
+    ints, numbers, rows = borrowed(ints), borrowed(numbers), borrowed(rows)
+    engine, seen = borrowed(engine), borrowed(seen)
+    for i in range(first, stop):
+        status, journal_row = observe_at(engine, ints, numbers, i, record == 1, rows[i - first])
+        if status == NEEDS_ROOM:
+            return np.int64(i)
+        seen[i - first, 0] = status
+        seen[i - first, 1] = journal_row
+    return np.int64(stop)
+
+
+@kernel("void(float32[::1], int64, int64[::1], int64[::1], float64[::1], int64[:, ::1], float64[:, ::1])")
+def settle_many(margins, record, engine, judge, scale, seen, out):
+    """
+    Calibrate margins, and approve what needs nobody's opinion.
+
+    Parameters
+    ----------
+    margins : float32[n]
+    seen : int64[n, 2]
+        Of `observe_many`; `SCORED` becomes `APPROVED` where that is so.
+    out : float64[n, 2]
+        Receives `MARGIN` and `SCORE`.
+    """
+    margins, engine, judge, scale = borrowed(margins), borrowed(engine), borrowed(judge), borrowed(scale)
+    seen, out = borrowed(seen), borrowed(out)
+    for i in range(margins.shape[0]):
+        if seen[i, 0] != SCORED or not settle(margins[i], judge, scale, out[i]):
+            continue
+        seen[i, 0] = APPROVED
+        if record == 1:
+            record_approval(engine, seen[i, 1], judge, out[i])
