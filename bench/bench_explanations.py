@@ -61,13 +61,10 @@ def test_an_exact_explanation_is_faster_than_every_other(
 
 
 def _own(model: bytes, directory: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """What a scorer explains with: the artefact's own tables where it has them, else the booster."""
     from fraudsdk.compiler.compile import compile_model
-    from fraudsdk.compiler.shap_oracle import BoosterExplainer
     from fraudsdk.model.artefact import load_artefact
 
     compile_model(model, directory / "model", name="bench", **MADE)
     artefact = load_artefact(directory / "model")
     artefact.warm_up()
-    own: Callable[[np.ndarray], np.ndarray] = getattr(artefact, "contributions", BoosterExplainer(model).contributions)
-    return own
+    return artefact.contributions
