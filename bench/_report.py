@@ -59,18 +59,20 @@ def report(question: str, figures: Mapping[str, Mapping[str, Any]]) -> None:
     }
 
 
-def hold(question: str, ratios: Mapping[str, float]) -> None:
+def hold(question: str, ratios: Mapping[str, float], *, gates_of: str | None = None) -> None:
     """
     Fail where a ratio fell below its gate, or a gate has nothing to judge.
 
     Parameters
     ----------
     question : str
-        A table of `gates.toml`, and what was reported before.
+        What was reported before, and a table of `gates.toml`.
     ratios : mapping of str to float
         How many times our time each peer takes.
+    gates_of : str, optional
+        The table, where it is another's: of a CPU that lacks something.
     """
-    gates = _gates()[question]
+    gates = _gates()[gates_of or question]
     RESULTS.setdefault(question, {}).update(ratios=dict(ratios), gates=dict(gates))
     lost = [
         f"{peer}: {ratios[peer]:.2f} times ours, at least {least:g} is due" if peer in ratios else f"{peer}: not timed"

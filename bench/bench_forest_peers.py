@@ -6,6 +6,7 @@ Not timed  Training, compiling, warming up, conversion to another library's cont
 Compare    XGBoost, tl2cgen (its Predictor, and its code called from a Numba kernel), Treelite's GTIL, ONNX Runtime; and
            LightGBM and lleaves on a LightGBM model of the same shape and rows.
 Check      Ours is Booster.predict bit for bit; the others agree with their own library, before anything is timed.
+           The portable engine, forced, against the same peers.
 Gate       gates.toml: median over rounds of how many times our time a peer takes.
 """
 
@@ -34,6 +35,8 @@ COMPILED = ("100x6", "300x6")
 @dataclass(frozen=True)
 class Forest:
     shape: str
+    model: Path
+    engine: str
     ours: forests.ForestPeer
     peers: dict[str, forests.ForestPeer]
 
@@ -83,7 +86,7 @@ def _forest(shape: str, shelf: Shelf, directory: Path) -> Forest:
     for peer in of_lightgbm.values():
         peer.check(rows, of_light)
     own = forests.ForestPeer(lambda row: ours.margin(row[0]), ours.margins)
-    return Forest(shape, own, theirs | of_lightgbm)
+    return Forest(shape, directory / "table", ours.engine, own, theirs | of_lightgbm)
 
 
 def test_one_row_is_faster_than_every_other_way_to_run_the_forest(benchmark: Any, forest: Forest) -> None:
@@ -93,6 +96,22 @@ def test_one_row_is_faster_than_every_other_way_to_run_the_forest(benchmark: Any
     turns = take_turns(benchmark, {"fraudsdk": forest.ours.one, **_each(forest, "one")}, work)
 
     question = f"forest, one row, {forest.shape}"
+    report(question, turns.figures())
+    hold(question, turns.ratios(), gates_of=_gates_of(question, forest))
+
+
+def test_one_row_by_the_portable_engine(benchmark: Any, forest: Forest) -> None:
+    from fraudsdk.model.artefact import load_artefact
+
+    portable = load_artefact(forest.model, engine="portable")
+    rows = make_rows(ROUNDS * ROWS_PER_ROUND, 11)
+    assert portable.margins(rows).tobytes() == np.asarray(forest.ours.many(rows)).tobytes()
+    work = [[rows[k : k + 1] for k in range(r, len(rows), ROUNDS)] for r in range(ROUNDS)]
+
+    contestants = {"fraudsdk, portable": lambda row: portable.margin(row[0]), **_each(forest, "one")}
+    turns = take_turns(benchmark, contestants, work)
+
+    question = f"forest, one row, {forest.shape}, portable engine"
     report(question, turns.figures())
     hold(question, turns.ratios())
 
@@ -106,7 +125,12 @@ def test_a_batch_is_faster_than_every_other_way_to_run_the_forest(benchmark: Any
 
     question = f"forest, per row of a batch, {forest.shape}"
     report(question, turns.figures(n_rows))
-    hold(question, turns.ratios())
+    hold(question, turns.ratios(), gates_of=_gates_of(question, forest))
+
+
+def _gates_of(question: str, forest: Forest) -> str:
+    """Where the CPU has no AVX-512, what the portable engine must hold."""
+    return question if forest.engine == "avx512" else f"{question}, portable engine"
 
 
 def _each(forest: Forest, how: str) -> dict[str, Any]:

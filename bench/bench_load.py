@@ -1,5 +1,5 @@
 """
-Question   How long does a caller wait under load, and what do feedback, garbage collection and other work add?
+Question   How long does a caller wait under load, and what do feedback, garbage collection and a model swap add?
 Workload   The transactions and model of bench_score.py, from 16 threads of one process on a schedule of 2,000 a second.
 Timed      From the scheduled moment to the decision, so that waiting counts (no coordinated omission); and the call alone.
            Garbage collection is on.
@@ -15,6 +15,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +31,39 @@ N_HISTORY = 2_000
 N_TIMED = 6_000
 
 Score = Callable[[int], Any]
-# What goes on beside the callers, called again and again until they are done: name -> (what, seconds between).
-Disturbance = tuple[Callable[[Scorer, list[dict[str, Any]], int], Any], float]
 
 
-def _feedback(scorer: Scorer, transactions: list[dict[str, Any]], k: int) -> None:
-    scorer.feedback(transactions[k % N_HISTORY]["transaction_id"], is_fraud=k % 50 == 0)
+@dataclass(frozen=True)
+class World:
+    """What a scorer is opened with, and what is sent to it."""
+
+    config: ScorerConfig
+    transactions: list[dict[str, Any]]
 
 
-def _collect(scorer: Scorer, transactions: list[dict[str, Any]], k: int) -> None:
+# What goes on beside the callers, again and again until they are done: what, and seconds between.
+Disturbance = tuple[Callable[[Scorer, World, int], Any], float]
+
+
+def _feedback(scorer: Scorer, world: World, k: int) -> None:
+    scorer.feedback(world.transactions[k % N_HISTORY]["transaction_id"], is_fraud=k % 50 == 0)
+
+
+def _collect(scorer: Scorer, world: World, k: int) -> None:
     gc.collect()
+
+
+def _swap(scorer: Scorer, world: World, k: int) -> None:
+    # By its path: the artefact is read, verified and warmed up each time, as it is for an operator.
+    assert world.config.model is not None
+    scorer.swap_model(world.config.model)
 
 
 DISTURBANCES: Mapping[str, Disturbance | None] = {
     "nothing else": None,
     "1,000 labels a second": (_feedback, 0.001),
     "a full collection every 500 ms": (_collect, 0.5),
+    "a model swap every 200 ms": (_swap, 0.2),
 }
 
 
@@ -61,6 +79,7 @@ def test_callers_on_sixteen_threads_wait_less_than_for_one_row_of_xgboost(
 
     booster = xgboost.Booster(model_file=str(catalogue_model / "model.ubj"))
     booster.set_param({"nthread": 1})
+    world = World(ScorerConfig(model=catalogue_model, hash_key=hash_key), transactions)
     waited, called = {}, {}
 
     def by_xgboost(i: int) -> Any:
@@ -68,7 +87,7 @@ def test_callers_on_sixteen_threads_wait_less_than_for_one_row_of_xgboost(
 
     def all_of_it() -> None:
         for name, disturbance in DISTURBANCES.items():
-            waited[name], called[name] = _scored(catalogue_model, hash_key, transactions, disturbance)
+            waited[name], called[name] = _scored(world, disturbance)
         name = "XGBoost inplace_predict, one row"
         waited[name], called[name] = _on_schedule(by_xgboost)
 
@@ -86,19 +105,17 @@ def test_callers_on_sixteen_threads_wait_less_than_for_one_row_of_xgboost(
     )
 
 
-def _scored(
-    model: Path, hash_key: bytes, transactions: list[dict[str, Any]], disturbance: Disturbance | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _scored(world: World, disturbance: Disturbance | None) -> tuple[np.ndarray, np.ndarray]:
     decisions: dict[int, Any] = {}
-    with Scorer.open(ScorerConfig(model=model, hash_key=hash_key)) as scorer:
-        for transaction in transactions[:N_HISTORY]:
+    with Scorer.open(world.config) as scorer:
+        for transaction in world.transactions[:N_HISTORY]:
             scorer.score(transaction)
 
         def score(i: int) -> None:
-            decisions[i] = scorer.score(transactions[i])
+            decisions[i] = scorer.score(world.transactions[i])
 
         done = threading.Event()
-        beside = threading.Thread(target=_disturb, args=(scorer, transactions, disturbance, done))
+        beside = threading.Thread(target=_disturb, args=(scorer, world, disturbance, done))
         beside.start()
         try:
             elapsed = _on_schedule(score)
@@ -106,20 +123,18 @@ def _scored(
             done.set()
             beside.join()
     assert N_TIMED == len(decisions)
-    assert all(decisions[i].transaction_id == transactions[i]["transaction_id"] for i in decisions)
+    assert all(decisions[i].transaction_id == world.transactions[i]["transaction_id"] for i in decisions)
     assert not any(decision.degraded or decision.duplicate for decision in decisions.values())
     return elapsed
 
 
-def _disturb(
-    scorer: Scorer, transactions: list[dict[str, Any]], disturbance: Disturbance | None, done: threading.Event
-) -> None:
+def _disturb(scorer: Scorer, world: World, disturbance: Disturbance | None, done: threading.Event) -> None:
     if disturbance is None:
         return
     what, pause_s = disturbance
     k = 0
     while not done.wait(pause_s):
-        what(scorer, transactions, k)
+        what(scorer, world, k)
         k += 1
 
 

@@ -6,7 +6,7 @@ Timed      From the mapping to the decision: `Scorer.score`, and a service of pa
            and `shap` in the caller's own process, which spares it the hop to a server.
 Not timed  Training, opening, loading history.
 Check      Margins are the same bits and outcomes the same, for every transaction; contributions agree.
-Gate       gates.toml.
+Gate       gates.toml: between the fastest calls of a round.
 """
 
 from __future__ import annotations
@@ -118,6 +118,7 @@ def test_a_whole_decision_costs_a_fraction_of_the_usual_service_s(
             },
             work,
             warm=False,
+            fastest=True,
         )
 
     for decision, answer in zip(decided, answered, strict=True):

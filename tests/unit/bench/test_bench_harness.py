@@ -53,6 +53,13 @@ def test_one_spoiled_round_does_not_move_a_ratio():
     assert {"peer": 3.0} == Turns({"ours": ours, "peer": peer}).ratios()
 
 
+def test_the_fastest_calls_are_compared_where_a_peer_is_rarely_undisturbed():
+    peer = np.full((3, 10), 9_000.0)
+    peer[:, 4] = 2_000.0
+
+    assert {"peer": 20.0} == Turns({"ours": np.full((3, 10), 100.0), "peer": peer}, fastest=True).ratios()
+
+
 class Rounds:
     """The part of pytest-benchmark's fixture that turns are taken with."""
 
