@@ -60,7 +60,6 @@ TOLERANCE = 1e-5
 @device
 def _known_again(reach, odds, alive):
     """`known` where the feature of some tree was split on above; `odds` are u / (1 - u)."""
-    odds = repeat(odds)
     return choose_floats(alive, divide(odds, add(reach, odds)), repeat(np.float32(0.0)))
 
 
@@ -68,7 +67,7 @@ def _known_again(reach, odds, alive):
 def _sensitive(weight, known, steepness):
     """The weight, times what a change of u changes `known` by."""
     doubt = subtract(repeat(np.float32(1.0)), known)
-    return multiply(multiply(weight, repeat(steepness)), multiply(known, doubt))
+    return multiply(multiply(weight, steepness), multiply(known, doubt))
 
 
 @device
@@ -141,14 +140,23 @@ def _sensitise(scratch, here, known, steepness):
 @device
 def _descend(tables, floats, rules, rule_at, scratch, marks, decisions, splits_at, group_at, first_decision):
     """Weights of all places of a group, and the splits of those with children that are places."""
-    first_place, n = tables[group_at + layout.FIRST_PLACE], tables[group_at + layout.GROUP_PLACES]
+    first_place, n = np.int64(tables[group_at + layout.FIRST_PLACE]), np.int64(tables[group_at + layout.GROUP_PLACES])
     four = rules[rule_at + layout.WEIGHT + 3] != 0.0
     marks_at = splits_at + POINT_FLOATS * tables[layout.MAX_GROUP_PLACES]
     for point in range(layout.BLOCK_POINTS):
         store_floats(scratch, WEIGHTS_AT + LANES * point, repeat(rules[rule_at + layout.WEIGHT + point]))
     store_integers(marks, marks_at, no_bits())
+    places_at, shares_at = np.int64(tables[layout.PLACES_AT]), np.int64(tables[layout.SHARES_AT])
+    bits_at, reaches_at = np.int64(tables[layout.BITS_AT]), np.int64(tables[layout.REACHES_AT])
+    # Constants in registers: the compiler may not keep them there by itself, as stores to scratch might change `rules`.
+    u0, u1 = repeat(rules[rule_at + layout.KNOWN]), repeat(rules[rule_at + layout.KNOWN + 1])
+    u2, u3 = repeat(rules[rule_at + layout.KNOWN + 2]), repeat(rules[rule_at + layout.KNOWN + 3])
+    o0, o1 = repeat(rules[rule_at + layout.ODDS]), repeat(rules[rule_at + layout.ODDS + 1])
+    o2, o3 = repeat(rules[rule_at + layout.ODDS + 2]), repeat(rules[rule_at + layout.ODDS + 3])
+    s0, s1 = repeat(rules[rule_at + layout.STEEPNESS]), repeat(rules[rule_at + layout.STEEPNESS + 1])
+    s2, s3 = repeat(rules[rule_at + layout.STEEPNESS + 2]), repeat(rules[rule_at + layout.STEEPNESS + 3])
     for place in range(n):
-        word_at = tables[layout.PLACES_AT] + layout.PLACE_WORDS * (first_place + place)
+        word_at = places_at + layout.PLACE_WORDS * (first_place + place)
         kind = tables[np.uintp(word_at + layout.KIND)]
         inner_children = kind & layout.INNER_CHILDREN
         if inner_children == 0:
@@ -158,12 +166,12 @@ def _descend(tables, floats, rules, rule_at, scratch, marks, decisions, splits_a
         both = inner_children == 2
         cells = LANES * (first_place + place)
         decision = decisions[np.uintp(first_decision + place)]
-        share = load_floats(floats, tables[layout.SHARES_AT] + cells)
+        share = load_floats(floats, shares_at + cells)
         spread = _spread(decision, share)
         mark = load_integers(marks, marks_at + LANES * place)
         mark_first, mark_second = mark, mark
         if kind & layout.MARKS:
-            bit = load_integers(tables, tables[layout.BITS_AT] + cells)
+            bit = load_integers(tables, bits_at + cells)
             mark_first = union(mark, choose_integers(decision, no_bits(), bit))
             mark_second = union(mark, choose_integers(decision, bit, no_bits()))
         store_integers(marks, marks_at + LANES * first, mark_first)
@@ -174,30 +182,28 @@ def _descend(tables, floats, rules, rule_at, scratch, marks, decisions, splits_a
         # A point has 16 floats.  Four times the same, written out: a loop over three or four points takes a quarter longer.
         # Offsets are sums, for numba would compile a helper once per literal.
         if kind & layout.REPEATED:
-            bit = load_integers(tables, tables[layout.BITS_AT] + cells)
+            bit = load_integers(tables, bits_at + cells)
             alive = disjoint(mark, bit)
-            reach = load_floats(floats, tables[layout.REACHES_AT] + cells)
-            k0 = _known_again(reach, rules[rule_at + layout.ODDS], alive)
-            k1 = _known_again(reach, rules[rule_at + layout.ODDS + 1], alive)
-            k2 = _known_again(reach, rules[rule_at + layout.ODDS + 2], alive)
+            reach = load_floats(floats, reaches_at + cells)
+            k0 = _known_again(reach, o0, alive)
+            k1 = _known_again(reach, o1, alive)
+            k2 = _known_again(reach, o2, alive)
             _descend_point(scratch, splits_at, here, at_first, at_second, both, k0, spread, share)
             _descend_point(scratch, splits_at, here + 16, at_first + 16, at_second + 16, both, k1, spread, share)
             _descend_point(scratch, splits_at, here + 32, at_first + 32, at_second + 32, both, k2, spread, share)
-            _sensitise(scratch, here, k0, rules[rule_at + layout.STEEPNESS])
-            _sensitise(scratch, here + 16, k1, rules[rule_at + layout.STEEPNESS + 1])
-            _sensitise(scratch, here + 32, k2, rules[rule_at + layout.STEEPNESS + 2])
+            _sensitise(scratch, here, k0, s0)
+            _sensitise(scratch, here + 16, k1, s1)
+            _sensitise(scratch, here + 32, k2, s2)
             if four:
-                k3 = _known_again(reach, rules[rule_at + layout.ODDS + 3], alive)
+                k3 = _known_again(reach, o3, alive)
                 _descend_point(scratch, splits_at, here + 48, at_first + 48, at_second + 48, both, k3, spread, share)
-                _sensitise(scratch, here + 48, k3, rules[rule_at + layout.STEEPNESS + 3])
+                _sensitise(scratch, here + 48, k3, s3)
         else:
-            k0, k1 = repeat(rules[rule_at + layout.KNOWN]), repeat(rules[rule_at + layout.KNOWN + 1])
-            k2, k3 = repeat(rules[rule_at + layout.KNOWN + 2]), repeat(rules[rule_at + layout.KNOWN + 3])
-            _descend_point(scratch, splits_at, here, at_first, at_second, both, k0, spread, share)
-            _descend_point(scratch, splits_at, here + 16, at_first + 16, at_second + 16, both, k1, spread, share)
-            _descend_point(scratch, splits_at, here + 32, at_first + 32, at_second + 32, both, k2, spread, share)
+            _descend_point(scratch, splits_at, here, at_first, at_second, both, u0, spread, share)
+            _descend_point(scratch, splits_at, here + 16, at_first + 16, at_second + 16, both, u1, spread, share)
+            _descend_point(scratch, splits_at, here + 32, at_first + 32, at_second + 32, both, u2, spread, share)
             if four:
-                _descend_point(scratch, splits_at, here + 48, at_first + 48, at_second + 48, both, k3, spread, share)
+                _descend_point(scratch, splits_at, here + 48, at_first + 48, at_second + 48, both, u3, spread, share)
 
 
 @device
@@ -225,19 +231,28 @@ def _ascend(
     tables, floats, rules, rule_at, scratch, marks, decisions, splits_at, terms_at, group_at, first_decision, more
 ):
     """Terms of all places of a group; added to those that are there where `more`."""
-    first_place, n = tables[group_at + layout.FIRST_PLACE], tables[group_at + layout.GROUP_PLACES]
+    first_place, n = np.int64(tables[group_at + layout.FIRST_PLACE]), np.int64(tables[group_at + layout.GROUP_PLACES])
     leaves_at = tables[layout.LEAVES_AT] + LANES * tables[group_at + layout.FIRST_LEAF]
     four = rules[rule_at + layout.WEIGHT + 3] != 0.0
     marks_at = splits_at + POINT_FLOATS * tables[layout.MAX_GROUP_PLACES]
     nothing = repeat(np.float32(0.0))
+    places_at, shares_at = np.int64(tables[layout.PLACES_AT]), np.int64(tables[layout.SHARES_AT])
+    bits_at, reaches_at = np.int64(tables[layout.BITS_AT]), np.int64(tables[layout.REACHES_AT])
+    # Constants in registers: the compiler may not keep them there by itself, as stores to scratch might change `rules`.
+    u0, u1 = repeat(rules[rule_at + layout.KNOWN]), repeat(rules[rule_at + layout.KNOWN + 1])
+    u2, u3 = repeat(rules[rule_at + layout.KNOWN + 2]), repeat(rules[rule_at + layout.KNOWN + 3])
+    o0, o1 = repeat(rules[rule_at + layout.ODDS]), repeat(rules[rule_at + layout.ODDS + 1])
+    o2, o3 = repeat(rules[rule_at + layout.ODDS + 2]), repeat(rules[rule_at + layout.ODDS + 3])
+    s0, s1 = repeat(rules[rule_at + layout.STEEPNESS]), repeat(rules[rule_at + layout.STEEPNESS + 1])
+    s2, s3 = repeat(rules[rule_at + layout.STEEPNESS + 2]), repeat(rules[rule_at + layout.STEEPNESS + 3])
     for place in range(n - 1, -1, -1):
-        word_at = tables[layout.PLACES_AT] + layout.PLACE_WORDS * (first_place + place)
+        word_at = places_at + layout.PLACE_WORDS * (first_place + place)
         kind = tables[np.uintp(word_at + layout.KIND)]
         inner_children = kind & layout.INNER_CHILDREN
         first = np.int64(tables[np.uintp(word_at + layout.FIRST_CHILD)])
         second = np.int64(tables[np.uintp(word_at + layout.SECOND_CHILD)])
         cells = LANES * (first_place + place)
-        share = load_floats(floats, tables[layout.SHARES_AT] + cells)
+        share = load_floats(floats, shares_at + cells)
         spread = _spread(decisions[np.uintp(first_decision + place)], share)
         here = POINT_FLOATS * place
         if inner_children == 0:
@@ -246,30 +261,28 @@ def _ascend(
             rise = multiply(spread, difference)
             value = multiply_add(share, difference, last)
             if kind & layout.REPEATED:
-                bit = load_integers(tables, tables[layout.BITS_AT] + cells)
+                bit = load_integers(tables, bits_at + cells)
                 alive = disjoint(load_integers(marks, marks_at + LANES * place), bit)
-                reach = load_floats(floats, tables[layout.REACHES_AT] + cells)
-                k0 = _known_again(reach, rules[rule_at + layout.ODDS], alive)
-                k1 = _known_again(reach, rules[rule_at + layout.ODDS + 1], alive)
-                k2 = _known_again(reach, rules[rule_at + layout.ODDS + 2], alive)
+                reach = load_floats(floats, reaches_at + cells)
+                k0 = _known_again(reach, o0, alive)
+                k1 = _known_again(reach, o1, alive)
+                k2 = _known_again(reach, o2, alive)
                 w0 = _last_point(scratch, splits_at, here, k0, rise, value)
                 w1 = _last_point(scratch, splits_at, here + 16, k1, rise, value)
                 w2 = _last_point(scratch, splits_at, here + 32, k2, rise, value)
-                total = _sensitive(w0, k0, rules[rule_at + layout.STEEPNESS])
-                total = add(total, _sensitive(w1, k1, rules[rule_at + layout.STEEPNESS + 1]))
-                total = add(total, _sensitive(w2, k2, rules[rule_at + layout.STEEPNESS + 2]))
+                total = _sensitive(w0, k0, s0)
+                total = add(total, _sensitive(w1, k1, s1))
+                total = add(total, _sensitive(w2, k2, s2))
                 if four:
-                    k3 = _known_again(reach, rules[rule_at + layout.ODDS + 3], alive)
+                    k3 = _known_again(reach, o3, alive)
                     w3 = _last_point(scratch, splits_at, here + 48, k3, rise, value)
-                    total = add(total, _sensitive(w3, k3, rules[rule_at + layout.STEEPNESS + 3]))
+                    total = add(total, _sensitive(w3, k3, s3))
             else:
-                k0, k1 = repeat(rules[rule_at + layout.KNOWN]), repeat(rules[rule_at + layout.KNOWN + 1])
-                k2, k3 = repeat(rules[rule_at + layout.KNOWN + 2]), repeat(rules[rule_at + layout.KNOWN + 3])
-                total = _last_point(scratch, splits_at, here, k0, rise, value)
-                total = add(total, _last_point(scratch, splits_at, here + 16, k1, rise, value))
-                total = add(total, _last_point(scratch, splits_at, here + 32, k2, rise, value))
+                total = _last_point(scratch, splits_at, here, u0, rise, value)
+                total = add(total, _last_point(scratch, splits_at, here + 16, u1, rise, value))
+                total = add(total, _last_point(scratch, splits_at, here + 32, u2, rise, value))
                 if four:
-                    total = add(total, _last_point(scratch, splits_at, here + 48, k3, rise, value))
+                    total = add(total, _last_point(scratch, splits_at, here + 48, u3, rise, value))
             term = multiply(rise, total)
         else:
             both = inner_children == 2

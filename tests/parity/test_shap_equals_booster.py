@@ -65,6 +65,9 @@ CASES = {
     "base score of a rare event": Case(
         {"objective": "binary:logistic", "base_score": 1e-4, "min_child_weight": 0.0, "reg_lambda": 10.0}
     ),
+    "large numbers that cancel": Case(
+        {"objective": "binary:logistic", "base_score": 0.9999, "min_child_weight": 0.0, "reg_lambda": 10.0}
+    ),
     "weighted positives": Case({**LOGISTIC, "scale_pos_weight": 5.0, "base_score": 0.017, "max_delta_step": 0.5}),
     "parallel trees": Case({**LOGISTIC, "num_parallel_tree": 4, "subsample": 0.6, "max_depth": 5}, n_trees=5),
     "more features than a table of registers holds": Case({**LOGISTIC, "max_depth": 5}, n_features=200),
