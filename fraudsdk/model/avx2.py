@@ -13,8 +13,8 @@ from fraudsdk.model.block_kernels import four_rows_avx2, margin_of, margins_of, 
 require(AVX2)
 
 
-@kernel("float32(float32[::1], int64)", needs=AVX2)
-def margin(row, tables):
+@kernel("float32(int64, float32[::1])", needs=AVX2)
+def margin(tables, row):
     """Margin of one row, by the block tables at an address; see `fraudsdk.model.block_kernels`."""
     return margin_of(walk_avx2, address_of(borrowed(row)), tables)
 

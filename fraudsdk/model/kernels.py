@@ -166,17 +166,17 @@ def _margin(row, tables):
     return total
 
 
-@kernel("float32(float32[::1], int64)")
-def margin(row, tables):
+@kernel("float32(int64, float32[::1])")
+def margin(tables, row):
     """
     Margin of one row.
 
     Parameters
     ----------
-    row : float32[n_features]
-        NaN = missing.  The caller has checked its length.
     tables : int64
         Address of forest tables; see `fraudsdk.model.forest`.
+    row : float32[n_features]
+        NaN = missing.  The caller has checked its length.
 
     Returns
     -------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import mmap
 import os
 from typing import Any, Final
@@ -53,9 +54,13 @@ class ReadOnlyMemory:
             _protect(self.address, data.size)
 
 
+@functools.cache
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _protect(address: int, n_bytes: int) -> None:
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(n_bytes), _PROT_READ) != 0:
+    if _c_library().mprotect(ctypes.c_void_p(address), ctypes.c_size_t(n_bytes), _PROT_READ) != 0:
         raise ConfigurationError(
             f"the system refuses to make model memory read-only: {os.strerror(ctypes.get_errno())}; "
             "allow mprotect in the sandbox of this process"
