@@ -23,10 +23,10 @@ ADDRESS_WORDS = 3
 
 
 @intrinsic
-def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
+def _pointer(typing_context, address):
     """An address as a pointer."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
 
     return types.voidptr(types.int64), generate
@@ -38,69 +38,69 @@ def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
 
 
 @device
-def ints_of(context, field):  # type: ignore[no-untyped-def]
+def ints_of(context, field):
     """The vector ``int64[n]`` of a field; its length is not told."""
     return carray(_pointer(context[field * ADDRESS_WORDS]), (0,), np.int64)
 
 
 @device
-def floats_of(context, field):  # type: ignore[no-untyped-def]
+def floats_of(context, field):
     """The vector ``float64[n]`` of a field; its length is not told."""
     return carray(_pointer(context[field * ADDRESS_WORDS]), (0,), np.float64)
 
 
 @device
-def int_rows_of(context, field):  # type: ignore[no-untyped-def]
+def int_rows_of(context, field):
     """The table ``int64[n, m]`` of a field; the number of rows is not told."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (0, context[at + 2]), np.int64)
 
 
 @device
-def float_rows_of(context, field):  # type: ignore[no-untyped-def]
+def float_rows_of(context, field):
     """The table ``float64[n, m]`` of a field; the number of rows is not told."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (0, context[at + 2]), np.float64)
 
 
 @device
-def row_of(context, field):  # type: ignore[no-untyped-def]
+def row_of(context, field):
     """The row ``float32[n]`` of a field; its length is not told."""
     return carray(_pointer(context[field * ADDRESS_WORDS]), (0,), np.float32)
 
 
 @device
-def bytes_of(context, field):  # type: ignore[no-untyped-def]
+def bytes_of(context, field):
     """The memory of a field as the vector ``uint8[...]`` of its bytes; its length is not told."""
     return carray(_pointer(context[field * ADDRESS_WORDS]), (0,), np.uint8)
 
 
 @device
-def measured_ints_of(context, field):  # type: ignore[no-untyped-def]
+def measured_ints_of(context, field):
     """The vector ``int64[n]`` of a field."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (context[at + 1],), np.int64)
 
 
 @device
-def measured_floats_of(context, field):  # type: ignore[no-untyped-def]
+def measured_floats_of(context, field):
     """The vector ``float64[n]`` of a field."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (context[at + 1],), np.float64)
 
 
 @device
-def measured_rows_of(context, field):  # type: ignore[no-untyped-def]
+def measured_rows_of(context, field):
     """The table ``int64[n, m]`` of a field."""
     at = field * ADDRESS_WORDS
     return carray(_pointer(context[at]), (context[at + 1], context[at + 2]), np.int64)
 
 
 @intrinsic
-def unmeasured(typing_context, array):  # type: ignore[no-untyped-def]
+def unmeasured(typing_context, array):
     """The same array without its length, as above."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         view = context.make_array(signature.args[0])(context, builder, arguments[0])
         shape = builder.insert_value(view.shape, context.get_constant(types.intp, 0), 0)
         view.shape = shape
@@ -110,10 +110,10 @@ def unmeasured(typing_context, array):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]
+def prefetch(typing_context, array, index):
     """Have the cache line of a word of an array fetched; never fails, wherever that is."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         words = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         octets = builder.bitcast(builder.gep(words, [arguments[1]]), ir.IntType(8).as_pointer())
         i32 = ir.IntType(32)
@@ -137,34 +137,34 @@ _IOTA = ir.Constant(_I64S, list(range(_LANES)))
 _UNKNOWN, _MOST = -(2**63), 2**63 - 1
 
 
-def _splat(builder, scalar, vector_type):  # type: ignore[no-untyped-def]
+def _splat(builder, scalar, vector_type):
     """A vector of eight times the same."""
     undefined = ir.Constant(vector_type, ir.Undefined)
     first = builder.insert_element(undefined, scalar, _I32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, _LANES), [0] * _LANES))
 
 
-def _data(context, builder, array_type, array):  # type: ignore[no-untyped-def]
+def _data(context, builder, array_type, array):
     """Pointer to the first word of an array."""
     return context.make_array(array_type)(context, builder, array).data
 
 
-def _load(builder, words, at, vector_type=_I64S):  # type: ignore[no-untyped-def]
+def _load(builder, words, at, vector_type=_I64S):
     """Eight words from an index on."""
     pointer = builder.bitcast(builder.gep(words, [at]), vector_type.as_pointer())
     return builder.load(pointer, align=8)
 
 
-def _as_bits(builder, mask):  # type: ignore[no-untyped-def]
+def _as_bits(builder, mask):
     """The mask as an integer."""
     return builder.zext(builder.bitcast(mask, _I8), _I64)
 
 
 @intrinsic
-def matching8(typing_context, words, at, mask, want):  # type: ignore[no-untyped-def]
+def matching8(typing_context, words, at, mask, want):
     """Mask of the words from `at` on with ``word & mask == want``."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         data = _data(context, builder, signature.args[0], arguments[0])
         masked = builder.and_(_load(builder, data, arguments[1]), _splat(builder, arguments[2], _I64S))
         return _as_bits(builder, builder.icmp_signed("==", masked, _splat(builder, arguments[3], _I64S)))
@@ -173,10 +173,10 @@ def matching8(typing_context, words, at, mask, want):  # type: ignore[no-untyped
 
 
 @intrinsic
-def later8(typing_context, words, at, limit):  # type: ignore[no-untyped-def]
+def later8(typing_context, words, at, limit):
     """Mask of the words from `at` on that are greater than a limit."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         data = _data(context, builder, signature.args[0], arguments[0])
         limits = _splat(builder, arguments[2], _I64S)
         return _as_bits(builder, builder.icmp_signed(">", _load(builder, data, arguments[1]), limits))
@@ -185,10 +185,10 @@ def later8(typing_context, words, at, limit):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def consecutive8(typing_context, words, at, first):  # type: ignore[no-untyped-def]
+def consecutive8(typing_context, words, at, first):
     """Mask of the words from `at` on that are `first`, `first` + 1 and so on."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         data = _data(context, builder, signature.args[0], arguments[0])
         wanted = builder.add(_splat(builder, arguments[2], _I64S), _IOTA)
         return _as_bits(builder, builder.icmp_signed("==", _load(builder, data, arguments[1]), wanted))
@@ -197,30 +197,30 @@ def consecutive8(typing_context, words, at, first):  # type: ignore[no-untyped-d
 
 
 @intrinsic
-def ones(typing_context, bits):  # type: ignore[no-untyped-def]
+def ones(typing_context, bits):
     """How many bits are set."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.ctpop(arguments[0])
 
     return types.int64(types.int64), generate
 
 
 @intrinsic
-def highest_bit(typing_context, bits):  # type: ignore[no-untyped-def]
+def highest_bit(typing_context, bits):
     """Position of the highest bit that is set; there must be one."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.sub(_I64(63), builder.ctlz(arguments[0], _I1(1)))
 
     return types.int64(types.int64), generate
 
 
 @intrinsic
-def lowest_bit(typing_context, bits):  # type: ignore[no-untyped-def]
+def lowest_bit(typing_context, bits):
     """Position of the lowest bit that is set; there must be one."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.cttz(arguments[0], _I1(1))
 
     return types.int64(types.int64), generate
@@ -229,27 +229,27 @@ def lowest_bit(typing_context, bits):  # type: ignore[no-untyped-def]
 class _Sums:
     """Accumulators of eight lanes each over a loop, and what they come to."""
 
-    def __init__(self, builder):  # type: ignore[no-untyped-def]
+    def __init__(self, builder):
         self.builder = builder
         self.slots: list[Any] = []
 
-    def start(self, value, vector_type=_I64S):  # type: ignore[no-untyped-def]
+    def start(self, value, vector_type=_I64S):
         """A new accumulator with the same value in each lane."""
         slot = cgutils.alloca_once_value(self.builder, ir.Constant(vector_type, [value] * _LANES))
         self.slots.append(slot)
         return slot
 
-    def update(self, slot, change):  # type: ignore[no-untyped-def]
+    def update(self, slot, change):
         """Replace an accumulator by a function of it."""
         self.builder.store(change(self.builder.load(slot)), slot)
 
-    def reduced(self, slot, operation):  # type: ignore[no-untyped-def]
+    def reduced(self, slot, operation):
         """The lanes of integers together, by LLVM's name of the operation."""
         name = f"llvm.vector.reduce.{operation}.v{_LANES}i64"
         function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(_I64, [_I64S]), name)
         return self.builder.call(function, [self.builder.load(slot)])
 
-    def total(self, slot):  # type: ignore[no-untyped-def]
+    def total(self, slot):
         """The lanes of floats together, always in the same order: ((0+4)+(2+6)) + ((1+5)+(3+7))."""
         builder, lanes = self.builder, self.builder.load(slot)
         each = [builder.extract_element(lanes, _I32(lane)) for lane in range(_LANES)]
@@ -259,7 +259,7 @@ class _Sums:
         return each[0]
 
 
-def _lanes_of(builder, bits, first_bit, chunk, n):  # type: ignore[no-untyped-def]
+def _lanes_of(builder, bits, first_bit, chunk, n):
     """Which of the words ``8 * chunk ...`` are meant: their bits are set, and they are among the first `n`."""
     octets = builder.bitcast(bits, _I8.as_pointer())
     at = builder.gep(octets, [builder.add(builder.lshr(first_bit, _I64(3)), chunk)])
@@ -270,28 +270,28 @@ def _lanes_of(builder, bits, first_bit, chunk, n):  # type: ignore[no-untyped-de
     return builder.and_(lanes, builder.icmp_signed("<", positions, _splat(builder, n, _I64S)))
 
 
-def _chunks(builder, n):  # type: ignore[no-untyped-def]
+def _chunks(builder, n):
     """Loop over the chunks of eight that hold `n` words."""
     return cgutils.for_range(builder, builder.lshr(builder.add(n, _I64(_LANES - 1)), _I64(3)))
 
 
-def _larger(builder, one, other):  # type: ignore[no-untyped-def]
+def _larger(builder, one, other):
     return builder.select(builder.icmp_signed(">", one, other), one, other)
 
 
-def _smaller(builder, one, other):  # type: ignore[no-untyped-def]
+def _smaller(builder, one, other):
     return builder.select(builder.icmp_signed("<", one, other), one, other)
 
 
 class _Window:
     """The statistics of one window while it is read: number, sum, squares, largest, smallest."""
 
-    def __init__(self, builder):  # type: ignore[no-untyped-def]
+    def __init__(self, builder):
         self.builder, self.sums = builder, _Sums(builder)
         self.count, self.total, self.square = (self.sums.start(0, each) for each in (_I64S, _I64S, _F64S))
         self.largest, self.smallest = self.sums.start(_UNKNOWN), self.sums.start(_MOST)
 
-    def add(self, lanes, count, total, square, largest, smallest):  # type: ignore[no-untyped-def]
+    def add(self, lanes, count, total, square, largest, smallest):
         """Eight more contributions, of which some lanes are meant."""
         builder, update = self.builder, self.sums.update
         none, no_float = ir.Constant(_I64S, [0] * _LANES), ir.Constant(_F64S, [0.0] * _LANES)
@@ -302,7 +302,7 @@ class _Window:
         update(self.largest, lambda best: _larger(builder, best, builder.select(lanes, largest, least)))
         update(self.smallest, lambda best: _smaller(builder, best, builder.select(lanes, smallest, most)))
 
-    def store(self, out, out_at, squares, squares_at):  # type: ignore[no-untyped-def]
+    def store(self, out, out_at, squares, squares_at):
         """Merge into memory: number, sum, largest, smallest, one after another, and the squares elsewhere."""
         builder, sums = self.builder, self.sums
         for offset, slot, operation in (
@@ -321,10 +321,10 @@ class _Window:
 
 
 @intrinsic
-def sum_words(typing_context, words, at, n, bits, first_bit):  # type: ignore[no-untyped-def]
+def sum_words(typing_context, words, at, n, bits, first_bit):
     """Sum of those of `n` words from `at` on whose bits, from `first_bit` on, are set."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         data, marks = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 3))
         at, n, first_bit = (arguments[k] for k in (1, 2, 4))
         sums = _Sums(builder)
@@ -339,7 +339,7 @@ def sum_words(typing_context, words, at, n, bits, first_bit):  # type: ignore[no
 
 
 @intrinsic
-def add_tiles(typing_context, words, at, stride, n, bits, first_bit, out, out_at, squares, squares_at):  # type: ignore[no-untyped-def]
+def add_tiles(typing_context, words, at, stride, n, bits, first_bit, out, out_at, squares, squares_at):
     """
     Add to a window the statistics of those of `n` tiles from `at` on whose bits, from `first_bit` on, are set.
 
@@ -352,7 +352,7 @@ def add_tiles(typing_context, words, at, stride, n, bits, first_bit, out, out_at
         As `add_values`.
     """
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         data, marks, result, floats = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 4, 6, 8))
         at, stride, n, first_bit, out_at, squares_at = (arguments[k] for k in (1, 2, 3, 5, 7, 9))
         window = _Window(builder)
@@ -377,7 +377,7 @@ def add_tiles(typing_context, words, at, stride, n, bits, first_bit, out, out_at
 
 
 @intrinsic
-def add_values(typing_context, words, at, n, bits, first_bit, out, out_at, squares, squares_at):  # type: ignore[no-untyped-def]
+def add_values(typing_context, words, at, n, bits, first_bit, out, out_at, squares, squares_at):
     """
     Add to a window the known ones of `n` values from `at` on whose bits, from `first_bit` on, are set.
 
@@ -389,7 +389,7 @@ def add_values(typing_context, words, at, n, bits, first_bit, out, out_at, squar
         Where the sum of squares is.  It is summed in eight lanes, by position, and then across, on every CPU alike.
     """
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         data, marks, result, floats = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 3, 5, 7))
         at, n, first_bit, out_at, squares_at = (arguments[k] for k in (1, 2, 4, 6, 8))
         window, unknown = _Window(builder), ir.Constant(_I64S, [_UNKNOWN] * _LANES)
