@@ -17,12 +17,14 @@ import math
 import numpy as np
 
 from fraudsdk._jit import borrowed, device, kernel
-from fraudsdk._native import ADDRESS_WORDS, call_float32, float_rows_of, int_rows_of, row_of
+from fraudsdk._native import ADDRESS_WORDS, call_float32, float_rows_of, int_rows_of, ints_of, row_of
+from fraudsdk._ticks import elapsed_ns, ticks
 from fraudsdk.domain.fields import EVENT_TIME_US
 from fraudsdk.encoding.mapping_kernels import WRITTEN, read_mapping
 from fraudsdk.entity_state.layout import JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
 from fraudsdk.features.context import INTS, JOURNAL, NUMBERS, ROW
 from fraudsdk.features.kernels import NEEDS_ROOM, SCORED, observe_at
+from fraudsdk.telemetry.kernels import bump
 
 LATEST_US = 2**63 - 1  # later than any event
 
@@ -43,6 +45,14 @@ FIRST_OF_CALIBRATION = 1
 # What comes out.
 MARGIN = 0
 SCORE = 1
+
+# Stages that the kernel times: fields of ``latency``.  After them, which clock there is and how long its tick is.
+ENCODE = 0
+FEATURES = 1
+MODEL = 2
+CLOCK = 3 * ADDRESS_WORDS
+NS_PER_TICK = CLOCK + 1
+LATENCY_WORDS = CLOCK + 2
 
 
 @device
@@ -76,7 +86,7 @@ def probability(margin, table):
 
 
 @device
-def settle(margin, judge, scale, out):
+def settle(margin, scale, out):
     """Write margin and score to `out`; True where the score lies below every band and nobody else has a say."""
     score = probability(np.float64(margin), scale[FIRST_OF_CALIBRATION:])
     out[MARGIN] = margin
@@ -93,11 +103,19 @@ def record_approval(engine, journal_row, judge, out):
     int_rows_of(engine, JOURNAL)[journal_row, JOURNAL_VERDICT] = judge[APPROVAL]
 
 
+@device
+def lap(latency, stage, started):
+    """Count what a stage took; returns when the next one starts."""
+    now = ticks(latency[CLOCK])
+    bump(ints_of(latency, stage), elapsed_ns(started, now, latency[NS_PER_TICK]))
+    return now
+
+
 @kernel(
-    "UniTuple(int64, 2)(int64, int64, int64, int64, int64[::1], int64[::1], int64[::1], float64[::1], float64[::1])",
+    "UniTuple(int64, 2)(int64, int64, int64, int64, int64[::1], int64[::1], int64[::1], float64[::1], float64[::1], int64[::1])",
     nogil=False,
 )
-def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, out):
+def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, out, latency):
     """
     Read, remember and score one transaction.
 
@@ -119,6 +137,8 @@ def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, ou
         `APPROVES_BELOW`, then `Calibration.table`.
     out : float64[2]
         Receives `MARGIN` and `SCORE`; NaN where the model was not asked.
+    latency : int64[n]
+        Where the histograms of the stages are (`fraudsdk.scorer.latency`).
 
     Returns
     -------
@@ -127,23 +147,26 @@ def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, ou
     journal_row : int64
     """
     program, engine, judge = borrowed(program), borrowed(engine), borrowed(judge)
-    scale, out = borrowed(scale), borrowed(out)
+    scale, out, latency = borrowed(scale), borrowed(out), borrowed(latency)
+    started = ticks(latency[CLOCK])
     ints, numbers, row = int_rows_of(engine, INTS), float_rows_of(engine, NUMBERS), row_of(engine, ROW)
     if mapping != 0 and read_mapping(mapping, program, ints, numbers, 0) != WRITTEN:
         return np.int64(UNREAD), np.int64(-1)
     if ints[0, EVENT_TIME_US] > latest_us:
         return np.int64(UNREAD), np.int64(-1)
+    started = lap(latency, ENCODE, started)
     status, journal_row = observe_at(engine, ints, numbers, 0, record == 1, row)
+    started = lap(latency, FEATURES, started)
     out[MARGIN] = np.nan
     out[SCORE] = np.nan
     if status != SCORED or ask == 0 or judge[FOREST] == 0:
         return np.int64(status), np.int64(journal_row)
     margin = call_float32(judge[FOREST], engine[ROW * ADDRESS_WORDS], judge[FOREST_TABLES])
-    if not settle(margin, judge, scale, out):
-        return np.int64(SCORED), np.int64(journal_row)
-    if record == 1:
+    approved = settle(margin, scale, out)
+    if approved and record == 1:
         record_approval(engine, journal_row, judge, out)
-    return np.int64(APPROVED), np.int64(journal_row)
+    lap(latency, MODEL, started)
+    return np.int64(APPROVED if approved else SCORED), np.int64(journal_row)
 
 
 @kernel("int64(int64[:, ::1], float64[:, ::1], int64, int64, float32[:, ::1], int64[::1], int64[:, ::1])")
@@ -195,7 +218,7 @@ def settle_many(margins, record, engine, judge, scale, seen, out):
     margins, engine, judge, scale = borrowed(margins), borrowed(engine), borrowed(judge), borrowed(scale)
     seen, out = borrowed(seen), borrowed(out)
     for i in range(margins.shape[0]):
-        if seen[i, 0] != SCORED or not settle(margins[i], judge, scale, out[i]):
+        if seen[i, 0] != SCORED or not settle(margins[i], scale, out[i]):
             continue
         seen[i, 0] = APPROVED
         if record == 1:

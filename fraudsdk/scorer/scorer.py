@@ -52,9 +52,11 @@ from fraudsdk.policy.spec import PolicySpec
 from fraudsdk.scorer import kernels
 from fraudsdk.scorer.explanations import contributions, explanation
 from fraudsdk.scorer.judge import Judge
+from fraudsdk.scorer.latency import StageLatency
 from fraudsdk.scorer.parts import feature_set_of, policy_of, vocabulary_of
 from fraudsdk.sinks.port import DecisionSink
 from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock, Deadline
+from fraudsdk.telemetry.histogram import LatencySummary
 
 # How long a duplicate waits for the decision it duplicates, where its caller sets no deadline.
 _TWIN_WAIT_S: Final = 0.25
@@ -139,6 +141,7 @@ class Scorer:
         self._ints, self._numbers = self._encoder.empty(1)
         self._row = np.full(self._engine.n_features, np.nan, dtype=np.float32)
         self._out = np.empty(2)
+        self._latency = StageLatency()
         self._engine.attach(self._ints, self._numbers, self._row)
         self._context = self._engine.context
         self._program = self._encoder.program
@@ -358,6 +361,19 @@ class Scorer:
         with self._lock:
             return self._engine.memory.counters() | self._failures
 
+    def latencies(self) -> dict[str, LatencySummary]:
+        """
+        What the stages of single decisions took so far.
+
+        Returns
+        -------
+        dict of str to LatencySummary
+            ``encode``, ``features`` and ``model``, timed inside the kernel; ``policy``, with its reasons, for decisions that
+            the score alone did not settle.
+        """
+        with self._lock:
+            return self._latency.summaries()
+
     @property
     def model(self) -> CompiledModel | None:
         """The model that decides now."""
@@ -409,7 +425,9 @@ class Scorer:
         if isinstance(seen, Decision):
             return seen
         assert seen is not None
-        return self._keep(self._judged(seen, sent if transaction is None else transaction, deadline), seen)
+        started_ns = self._clock.monotonic_ns()
+        decision = self._judged(seen, sent if transaction is None else transaction, deadline)
+        return self._keep(decision, seen, self._clock.monotonic_ns() - started_ns)
 
     def _see(
         self, sent: Any, transaction: Transaction | None, record: bool, deadline: Deadline | None
@@ -437,22 +455,16 @@ class Scorer:
                     mapping, latest_us = 0, kernels.LATEST_US
                     self._encoder.encode(transaction, self._ints, self._numbers)
                 stage = "features"
-                status, journal_row = kernels.score_one(
-                    mapping, latest_us, record, ask, self._program, self._context, judge.words, judge.scale, self._out
-                )
+                status = NEEDS_ROOM
                 while status == NEEDS_ROOM:
-                    self._engine.grow()
+                    # fmt: off
                     status, journal_row = kernels.score_one(
-                        0,
-                        kernels.LATEST_US,
-                        record,
-                        ask,
-                        self._program,
-                        self._context,
-                        judge.words,
-                        judge.scale,
-                        self._out,
+                        mapping, latest_us, record, ask, self._program, self._context,
+                        judge.words, judge.scale, self._out, self._latency.words,
                     )
+                    # fmt: on
+                    if status == NEEDS_ROOM:
+                        self._engine.grow()
                 if status == kernels.APPROVED:
                     margin, score = self._out.tolist()
                     return approval(_id_of(sent if transaction is None else transaction), score, margin, judge.version)
@@ -560,7 +572,9 @@ class Scorer:
                 margins_and_scores[1][i],
                 failed if statuses[i] == SCORED else None,
             )
-            decisions[i] = self._keep(self._judged(one, sent, None), one)
+            started_ns = self._clock.monotonic_ns()
+            decisions[i] = self._judged(one, sent, None)
+            self._keep(decisions[i], one, self._clock.monotonic_ns() - started_ns)
         return decisions
 
     def _from_the_future(self, transaction_id: str) -> InvalidTransactionError:
@@ -593,11 +607,12 @@ class Scorer:
                 degraded_because=f"{because}; fallback: {_described(error)}",
             )
 
-    def _keep(self, decision: Decision, seen: _Seen) -> Decision:
+    def _keep(self, decision: Decision, seen: _Seen, policy_ns: int) -> Decision:
         """Record a decision for its duplicates, and count it where it is less than a full one."""
         recorded = Recorded(decision.margin, decision.score, self._recorder.pack(decision))
         with self._lock:
             self._failures["degraded"] += decision.degraded
+            self._latency.policy.record(policy_ns)
             if seen.journal_row >= 0:
                 self._engine.keep_verdict(seen.journal_row, seen.key, recorded)
                 self._under_way.discard(seen.key)

@@ -664,3 +664,17 @@ def test_a_ready_made_transaction_without_a_currency_is_in_the_reference_currenc
     mapped = {"transaction_id": "t-1", "user_id": "u-1", "amount": "12.50", "event_time_us": 1_772_452_800_000_000}
 
     assert scorer.score(mapped, record=False) == scorer.score(made, record=False)
+
+
+def test_every_stage_is_timed(scorer, simulated):
+    transactions = simulated.transactions(*range(2_000))
+
+    decisions = [scorer.score(transaction) for transaction in transactions]
+
+    stages = scorer.latencies()
+    assert ["encode", "features", "model", "policy"] == list(stages)
+    assert stages["encode"].n == stages["features"].n == len(transactions)
+    # A duplicate or a reversal is read and remembered, and asks no model.
+    assert stages["model"].n == sum(d.decided_by != "lifecycle" and not d.duplicate for d in decisions)
+    assert 0 < stages["policy"].n < len(transactions)
+    assert all(0.0 < stage.p50_us <= stage.p99_us <= stage.max_us for stage in stages.values())
