@@ -23,7 +23,7 @@ FIRST_CHUNK = 8
 SPARE_WORDS = 8
 
 # Of the smallest page there is.
-WORDS_PER_PAGE: Final = 512
+_WORDS_PER_PAGE = 512
 
 
 class EntityMemory:
@@ -64,7 +64,7 @@ class EntityMemory:
         self.journal_index = np.zeros(_power_of_two(2 * journal_capacity), dtype=np.int64)
         for hashed in (self.table, self.journal_index):
             # Looked up at random: touched now, a page each, or the first 10,000 decisions pay for 2,000 page faults.
-            hashed.reshape(-1)[::WORDS_PER_PAGE] = 0
+            hashed.reshape(-1)[::_WORDS_PER_PAGE] = 0
 
     def grow(self) -> None:
         """Double the pool.  Offsets stay as they are, so nothing else changes."""
