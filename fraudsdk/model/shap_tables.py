@@ -634,6 +634,8 @@ def _check_counts(header: Int32Array) -> None:
         ("number of groups", n_groups, 0, n_trees),
         ("number of places", n_places, n_groups, MAX_NODES),
         ("number of leaves", int(header[layout.N_LEAVES]), 0, MAX_NODES),
+        ("largest group", int(header[layout.MAX_GROUP_PLACES]), 0, MAX_GROUP_PLACES),
+        ("largest chunk", int(header[layout.MAX_CHUNK_PLACES]), 0, MAX_GROUP_PLACES),
         ("number of chunks", int(header[layout.N_CHUNKS]), 0, n_groups),
         ("number of terms", int(header[layout.N_TERMS]), 0, n_places * LANES),
         ("number of categorical cells", int(header[layout.N_CATEGORICAL]), 0, n_places * LANES),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +134,18 @@ def test_contributions_are_those_of_the_shap_library(name, tmp_path):
     ours = load_artefact(tmp_path / "made").contributions(rows)
 
     np.testing.assert_allclose(ours[:, :-1], explainer.shap_values(rows), rtol=0, atol=1e-4)
+
+
+def test_sixteen_threads_explain_as_one_does(tmp_path):
+    case = CASES["depth 6"]
+    data = bytes(train(case).save_raw("ubj"))
+    compile_model(data, tmp_path / "made", name="x", version="1", created_at="2026-11-24")
+    model = load_artefact(tmp_path / "made")
+    rows = make_rows(400, case, SEED + 6)
+    expected = model.contributions(rows).tobytes()
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(lambda _: expected == model.contributions(rows).tobytes(), range(64)))
 
 
 def test_infinities_are_explained_as_the_largest_floats(tmp_path):

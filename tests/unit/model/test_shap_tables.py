@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraudsdk.errors import InvalidModelError
-from fraudsdk.model import shap_kernels
+from fraudsdk.model import shap_kernels, shap_tables
 from fraudsdk.model import shap_layout as layout
 from fraudsdk.model.shap_tables import (
     MAGIC,
@@ -208,6 +208,13 @@ def test_edited_tables_are_refused_before_a_kernel_reads_them(name, words):
     change(words)
 
     with pytest.raises(InvalidModelError, match=reason):
+        check_shap_tables(words)
+
+
+def test_tables_that_want_more_scratch_than_any_forest_needs_are_refused(words, monkeypatch):
+    monkeypatch.setattr(shap_tables, "MAX_GROUP_PLACES", int(words[layout.MAX_GROUP_PLACES]) - 1)
+
+    with pytest.raises(InvalidModelError, match="largest group must be 0 to"):
         check_shap_tables(words)
 
 
