@@ -149,14 +149,15 @@ def tl2cgen_ways(booster: Any, made: dict[str, str], directory: Path) -> tuple[A
 
 def by_address(model: Any) -> Scores:
     """A kernel that calls the forest for each of some rows."""
-    from fraudsdk._simd import address_of, called_float32
+    from fraudsdk._native import call_float32
+    from fraudsdk._simd import address_of
 
     function, tables = model.native()
 
     @numba.njit("void(float32[:, ::1], int64, int64, float32[::1])")
     def loop(rows, function, tables, out):  # type: ignore[no-untyped-def]
         for k in range(rows.shape[0]):
-            out[k] = called_float32(function, address_of(rows) + 4 * rows.shape[1] * k, tables)
+            out[k] = call_float32(function, address_of(rows) + 4 * rows.shape[1] * k, tables)
 
     def score(rows: np.ndarray) -> np.ndarray:
         out = np.empty(len(rows), np.float32)

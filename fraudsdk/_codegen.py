@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba.core import cgutils, compiler, sigutils, types
 from numba.core.codegen import AOTCodeLibrary, AOTCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import cpu_target
+from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.types.containers import BaseTuple
 from numba.np.arrayobj import populate_array
 
@@ -144,14 +144,46 @@ class _Codegen(AOTCPUCodegen):  # type: ignore[misc]
         return self._target.features
 
 
+class _TypedOnly(compiler.Compiler):  # type: ignore[misc]
+    """
+    Numba's compiler without its last step, machine code for this process.
+
+    A helper is compiled again with each kernel that inlines it, and for that kernel's CPU.  Emitting it for this one as well
+    takes long, and ends the process where Numba has been told of a CPU that lacks its instructions.
+    """
+
+    def define_pipelines(self) -> Any:
+        self.state.flags.no_compile = True
+        return super().define_pipelines()
+
+    def compile_extra(self, function: Any) -> Any:
+        # Numba knows a function by its entry point.
+        return super().compile_extra(function)._replace(entry_point=object())
+
+
+class _Helper(CPUDispatcher):  # type: ignore[misc]
+    """Knows its overloads by type, and has none that Python could call."""
+
+    def add_overload(self, compiled: Any) -> None:
+        self.targetctx.insert_user_function(compiled.entry_point, compiled.fndesc, [compiled.library])
+        self.overloads[tuple(compiled.signature.args)] = compiled
+
+
 def dispatcher(function: Callable[..., Any]) -> Any:
     """Numba's dispatcher of a function, to be called from Python or to look at what LLVM makes of it."""
     return numba.njit(nogil=True, **FLAGS)(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """The dispatcher of a helper for kernels alone: without the two wrappers that Python and C would call it by."""
-    return numba.njit(forceinline=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **FLAGS)(function)
+    """The dispatcher of a helper for kernels alone: without the two wrappers that Python and C would call it by, and never run."""
+    options = {
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+        "nopython": True,
+        "nogil": True,
+        "forceinline": True,
+    }
+    return _Helper(function, targetoptions=options | FLAGS, pipeline_class=_TypedOnly)
 
 
 @global_compiler_lock  # type: ignore[untyped-decorator]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fraudsdk import _simd
-from fraudsdk._simd import address_of, called_float32
+from fraudsdk._native import call_float32
+from fraudsdk._simd import address_of
 from fraudsdk.errors import ConfigurationError
 from fraudsdk.model import block_layout, engine
 from fraudsdk.model.artefact import load_artefact
@@ -25,7 +26,7 @@ BASE = np.float32(-2.25)
 def score_without_python(rows, function, tables, out):
     """What a fused kernel does: call the forest of any engine by its address, for rows of its own."""
     for k in range(rows.shape[0]):
-        out[k] = called_float32(function, address_of(rows) + 4 * rows.shape[1] * k, tables)
+        out[k] = call_float32(function, address_of(rows) + 4 * rows.shape[1] * k, tables)
 
 
 def tables_of(n_features, *, depth, n_trees, make_tree, categorical=False):
@@ -57,7 +58,7 @@ def test_an_engine_that_does_not_exist_is_refused(artefact):
 
 @pytest.mark.parametrize("name", ["avx512", "avx2"])
 def test_an_engine_that_the_cpu_lacks_is_refused_by_what_it_lacks(artefact, monkeypatch, name):
-    monkeypatch.setattr(_simd, "_target_features", lambda: frozenset({"sse2", "popcnt", "bmi2"}))
+    monkeypatch.setattr(_simd, "host_has", {"sse2", "popcnt", "bmi2"}.issuperset)
 
     with pytest.raises(ConfigurationError, match=r"lacks avx"):
         load_artefact(artefact, engine=name)
@@ -188,7 +189,7 @@ def test_a_kernel_calls_the_forest_by_its_address(artefact, make_rows, name):
     rows = make_rows(np.random.default_rng(5), 40)
     out = np.empty(40, np.float32)
 
-    function, tables = model.native()
+    function, tables = model.native
     score_without_python(rows, function, tables, out)
 
     assert model.margins(rows).tobytes() == out.tobytes()
@@ -200,7 +201,7 @@ def test_tables_cannot_be_written_to(artefact):
 import ctypes
 from fraudsdk.model.artefact import load_artefact
 model = load_artefact({str(artefact)!r})
-ctypes.memset(model.native()[1], 255, 1)
+ctypes.memset(model.native[1], 255, 1)
 """
     # When it does, then it dies there and then
     done = subprocess.run(
