@@ -1,9 +1,9 @@
 """
 Block tables: what the vector kernels walk, made from checked forest tables when a model is loaded.
 
-They are not in the file, on purpose.  Made here they are right whatever a file says, they differ between CPUs without anybody
-compiling twice, and a file stays a third of the size; it takes 2 ms for 300 trees (ADR 0008).  The kernels and the form of a
-block are described in `fraudsdk.model.block_kernels`, the places in `fraudsdk.model.block_layout`.
+They are not in the file, on purpose.  Made here they are right whatever a file says, and one file serves every CPU; it takes 2 ms
+for 300 trees (ADR 0008).  The kernels and the form of a block are described in `fraudsdk.model.block_kernels`, the places in
+`fraudsdk.model.block_layout`.
 """
 
 from __future__ import annotations
