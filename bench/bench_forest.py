@@ -152,7 +152,7 @@ def by_address(model: Any) -> Scores:
     from fraudsdk._native import call_float32
     from fraudsdk._simd import address_of
 
-    function, tables = model.native()
+    function, tables = model.native
 
     @numba.njit("void(float32[:, ::1], int64, int64, float32[::1])")
     def loop(rows, function, tables, out):  # type: ignore[no-untyped-def]
