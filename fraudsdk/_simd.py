@@ -24,7 +24,7 @@ def supports(instruction_set: tuple[str, ...]) -> bool:
 
     `NUMBA_CPU_NAME` is how machines are made to agree on less than each can do.
     """
-    return not os.environ.get("NUMBA_CPU_NAME") and host_has(instruction_set)
+    return not instruction_set or (not os.environ.get("NUMBA_CPU_NAME") and host_has(instruction_set))
 
 
 def require(instruction_set: tuple[str, ...]) -> None:
