@@ -244,16 +244,16 @@ class FeatureEngine:
 
     def time_features(self) -> None:
         """
-        Count how long each feature of the transaction that was just observed takes, by computing it a second time.
+        Count how long each feature of the transaction that was just observed takes, by computing it once more.
 
-        For one transaction in many: this takes as long as observing several.  Nothing remembered changes, nor the row of
-        the caller, nor what `provenance` says.  Before the first transaction there is nothing to time, and nothing is counted.
+        For one transaction in many: it takes as long as observing five.  Nothing remembered changes, nor the caller's row, nor
+        what `provenance` says.  Before the first transaction there is nothing to time, and nothing is counted.
 
         Notes
         -----
         Each feature is computed alone, from one clock reading to the next; a reading is not subtracted.  The windows of an
         entity are read together: that is timed once per entity, and each feature with a window of it is charged an even
-        share.  The entities are in the cache by then, so what the first pass waited for them is not seen here.
+        share.  Code and entities are in the cache by then: what the first reading waited for memory is not seen here.
         """
         if self._attached is not None:
             self._times.take(self._context)

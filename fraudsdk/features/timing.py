@@ -2,7 +2,7 @@
 How long each feature takes: histograms that are filled by sampling.
 
 A clock between the features of every transaction would cost more than most of the features.  Instead one transaction in
-many is computed a second time, feature by feature, and only that pass is timed.
+many is computed again, feature by feature, and only that is timed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fraudsdk.telemetry.ticks import tick_clock
 
 class FeatureTimes:
     """
-    A histogram per feature, and the scratch of the pass that fills them.
+    A histogram per feature, and the scratch of the kernel that fills them.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ READING_FIELDS = 2
 
 # Of which the last counts.  This copy of the code has not run for a thousand transactions, as that of `observe_at` has: the
 # first passes bring it into the cache and teach the branch predictor.  The features of the reference set take 3.3 us
-# together in the first pass, 3.1 in the second, 1.74 in the fourth and in the eighth.
+# together in the first pass, 3.1 in the second, 1.75 in the fourth and in the eighth.
 PASSES = 4
 
 
