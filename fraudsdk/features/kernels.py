@@ -279,7 +279,7 @@ _DIFFERS, _DISTANCE, _ROUND, _BELOW_LIMIT = (
     OPCODES[n] for n in ("differs", "distance_km", "round_amount", "below_limit")
 )
 _RATIO, _DIFFERENCE = OPCODES["ratio"], OPCODES["difference"]
-_FIRST_ENTITY_OP, _FIRST_TRANSACTION_OP, _FIRST_DERIVED_OP = 100, 200, 300
+FIRST_ENTITY_OP, _FIRST_TRANSACTION_OP, _FIRST_DERIVED_OP = 100, 200, 300
 
 
 # --- windows ---------------------------------------------------------------------------------------------------------
@@ -816,29 +816,39 @@ def write_windows(code, first, end, ops, params, ints, numbers, i, flags, acc, s
 
 
 @device
+def write_run(
+    code, first, end, ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, limits, acc, squares, own, row
+):  # fmt: skip
+    """Features of one code, side by side."""
+    if code == _COUNT:
+        write_counts(first, end, ops, flags, acc, row)
+    elif code < FIRST_ENTITY_OP:
+        write_windows(code, first, end, ops, params, ints, numbers, i, flags, acc, squares, row)
+    elif code < _FIRST_TRANSACTION_OP:
+        for f in range(first, end):
+            op, k = ops[f], ops[f, OP_KIND]
+            key, head = keys[k, KEY], keys[k, KEY_HEAD]
+            value = entity_feature(code, op, params[f], pool, poolf, kinds[k], key, head, ints, i, own)
+            row[op[OP_COLUMN]] = np.float32(value)
+    elif code < _FIRST_DERIVED_OP:
+        for f in range(first, end):
+            value = transaction_feature(code, ops[f], params[f], ints, numbers, i, limits, own)
+            row[ops[f, OP_COLUMN]] = np.float32(value)
+    else:
+        for f in range(first, end):
+            row[ops[f, OP_COLUMN]] = np.float32(derived_feature(ops[f], params[f], row))
+
+
+@device
 def write_row(
     ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, runs, limits, acc, squares, own, row
 ):  # fmt: skip
     """Every feature, run by run; derived ones come last and read the columns before them."""
     for r in range(runs.shape[0]):
-        code, first, end = runs[r, RUN_CODE], runs[r, RUN_FIRST], runs[r, RUN_END]
-        if code == _COUNT:
-            write_counts(first, end, ops, flags, acc, row)
-        elif code < _FIRST_ENTITY_OP:
-            write_windows(code, first, end, ops, params, ints, numbers, i, flags, acc, squares, row)
-        elif code < _FIRST_TRANSACTION_OP:
-            for f in range(first, end):
-                op, k = ops[f], ops[f, OP_KIND]
-                key, head = keys[k, KEY], keys[k, KEY_HEAD]
-                value = entity_feature(code, op, params[f], pool, poolf, kinds[k], key, head, ints, i, own)
-                row[op[OP_COLUMN]] = np.float32(value)
-        elif code < _FIRST_DERIVED_OP:
-            for f in range(first, end):
-                value = transaction_feature(code, ops[f], params[f], ints, numbers, i, limits, own)
-                row[ops[f, OP_COLUMN]] = np.float32(value)
-        else:
-            for f in range(first, end):
-                row[ops[f, OP_COLUMN]] = np.float32(derived_feature(ops[f], params[f], row))
+        write_run(
+            runs[r, RUN_CODE], runs[r, RUN_FIRST], runs[r, RUN_END],
+            ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, limits, acc, squares, own, row,
+        )  # fmt: skip
 
 
 # --- one transaction -------------------------------------------------------------------------------------------------
