@@ -23,7 +23,7 @@ from fraudsdk.domain.fields import EVENT_TIME_US
 from fraudsdk.encoding.mapping_kernels import WRITTEN, read_mapping
 from fraudsdk.entity_state.layout import JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
 from fraudsdk.features.context import INTS, JOURNAL, NUMBERS, ROW
-from fraudsdk.features.kernels import NEEDS_ROOM, SCORED, observe_at
+from fraudsdk.features.kernels import DUPLICATE, NEEDS_ROOM, SCORED, foresee_now, foresee_row, observe_at
 from fraudsdk.telemetry.kernels import bump
 
 LATEST_US = 2**63 - 1  # later than any event
@@ -154,7 +154,9 @@ def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, ou
         return np.int64(UNREAD), np.int64(-1)
     if ints[0, EVENT_TIME_US] > latest_us:
         return np.int64(UNREAD), np.int64(-1)
-    started = lap(latency, ENCODE, started)
+    if mapping != 0:  # what Python has read is not timed here
+        started = lap(latency, ENCODE, started)
+    foresee_now(engine, ints)
     status, journal_row = observe_at(engine, ints, numbers, 0, record == 1, row)
     started = lap(latency, FEATURES, started)
     out[MARGIN] = np.nan
@@ -189,16 +191,20 @@ def observe_many(ints, numbers, start, record, rows, engine, seen):
     Returns
     -------
     int64
-        Where it stopped: before the end only where the memory must grow first.
+        Where it stopped: before the end where the memory must grow first, and after a duplicate.  It must be answered
+        before what comes later can take its place in the journal.
     """
     ints, numbers, rows = borrowed(ints), borrowed(numbers), borrowed(rows)
     engine, seen = borrowed(engine), borrowed(seen)
     for i in range(start, ints.shape[0]):
+        foresee_row(engine, ints, i)
         status, journal_row = observe_at(engine, ints, numbers, i, record == 1, rows[i])
+        seen[i, 0] = status
         if status == NEEDS_ROOM:
             return np.int64(i)
-        seen[i, 0] = status
         seen[i, 1] = journal_row
+        if status == DUPLICATE:
+            return np.int64(i + 1)
     return np.int64(ints.shape[0])
 
 

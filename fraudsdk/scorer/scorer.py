@@ -50,6 +50,7 @@ from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.policy.spec import PolicySpec
 from fraudsdk.scorer import kernels
+from fraudsdk.scorer.batch import SentRows, is_readable_by_column
 from fraudsdk.scorer.explanations import contributions, explanation
 from fraudsdk.scorer.judge import Judge
 from fraudsdk.scorer.latency import StageLatency
@@ -62,6 +63,8 @@ from fraudsdk.telemetry.histogram import LatencySummary
 _TWIN_WAIT_S: Final = 0.25
 _CLOSE_FLUSH_US: Final = 5_000_000
 _TOLD_AT_ONCE: Final = 64
+# One transaction in so many has its features timed one by one.
+_TIMED_EVERY: Final = 1024
 # Rows of a batch that are decided under one lock: less than a millisecond, in which no other thread is served.
 _ROWS_AT_ONCE: Final = 256
 
@@ -133,6 +136,8 @@ class Scorer:
         self._feature_set = feature_set
         self._schema = feature_set.schema
         self._config = config
+        self._policy = policy
+        self._has_own_policy = model is None or config.policy is not None or policy != policy_of(config, model)
         self._recorder = DecisionRecorder()
         self._judge = self._judge_of(model, policy, explainer)
         self._sink = sink
@@ -149,6 +154,7 @@ class Scorer:
         self._settled = threading.Condition(self._lock)  # only duplicates of what is under way wait here
         self._sink_lock = threading.Lock()  # a sink is called from one thread at a time
         self._under_way: set[int] = set()
+        self._n_seen = 0
         self._n_waiting = 0
         self._failures = {"degraded": 0, "sink_refused": 0}
 
@@ -204,7 +210,7 @@ class Scorer:
         Decide by another model from now on; decisions under way finish by the old one.
 
         The new model is loaded, verified and warmed up first, so that no decision waits for it.  It brings its own
-        calibration, and its own policy unless the configuration names one; what is remembered stays.
+        calibration and explanations, and its own policy unless the scorer was given another; what is remembered stays.
 
         Parameters
         ----------
@@ -229,7 +235,8 @@ class Scorer:
                 f"model {model.version} was trained with another vocabulary, so its category codes mean other things; open a "
                 "new scorer with it"
             )
-        judge = self._judge_of(model, policy_of(self._config, model), None)
+        policy = self._policy if self._has_own_policy else policy_of(self._config, model)
+        judge = self._judge_of(model, policy, None)
         model.warm_up()
         replaced, self._judge = self._judge, judge
         return replaced.model
@@ -284,10 +291,10 @@ class Scorer:
         InvalidTransactionError
             Names the row.  Nothing of the batch was remembered.
         """
-        encoded, sent_at = self._encoded(table)
+        encoded, sent = self._encoded(table)
         decisions: list[Decision] = []
-        for first in range(0, len(encoded), _ROWS_AT_ONCE):
-            decisions += self._decide_many(encoded, sent_at, first, record)
+        while len(decisions) < len(encoded):
+            decisions += self._decide_many(encoded, sent, len(decisions), record)
         if record and self._sink is not None:
             for first in range(0, len(decisions), _TOLD_AT_ONCE):  # a bounded queue refuses more at once than it holds
                 self._tell(*decisions[first : first + _TOLD_AT_ONCE])
@@ -363,16 +370,21 @@ class Scorer:
 
     def latencies(self) -> dict[str, LatencySummary]:
         """
-        What the stages of single decisions took so far.
+        What the stages of decisions took so far, those inside the kernel for single ones.
 
         Returns
         -------
         dict of str to LatencySummary
-            ``encode``, ``features`` and ``model``, timed inside the kernel; ``policy``, with its reasons, for decisions that
-            the score alone did not settle.
+            ``encode`` where the kernel itself reads what was sent; ``features`` and ``model``; and ``policy``, with its
+            reasons, for what the score alone did not settle, in batches too.
         """
         with self._lock:
             return self._latency.summaries()
+
+    def feature_latencies(self) -> dict[str, LatencySummary]:
+        """What each feature took, alone, of one single transaction in 1,024; in the order of the row."""
+        with self._lock:
+            return self._engine.feature_latencies()
 
     @property
     def model(self) -> CompiledModel | None:
@@ -425,9 +437,21 @@ class Scorer:
         if isinstance(seen, Decision):
             return seen
         assert seen is not None
+        return self._settled_by_policy(seen, sent if transaction is None else transaction, deadline)
+
+    def _settled_by_policy(self, seen: _Seen, sent: Any, deadline: Deadline | None) -> Decision:
         started_ns = self._clock.monotonic_ns()
-        decision = self._judged(seen, sent if transaction is None else transaction, deadline)
-        return self._keep(decision, seen, self._clock.monotonic_ns() - started_ns)
+        try:
+            decision = self._judged(seen, sent, deadline)
+            return self._keep(decision, seen, self._clock.monotonic_ns() - started_ns)
+        except BaseException:  # an interrupt, say: nobody will keep a decision for those who wait for it
+            self._abandon(seen.key)
+            raise
+
+    def _abandon(self, *keys: int) -> None:
+        with self._lock:
+            self._under_way.difference_update(keys)
+            self._settled.notify_all()
 
     def _see(
         self, sent: Any, transaction: Transaction | None, record: bool, deadline: Deadline | None
@@ -444,11 +468,11 @@ class Scorer:
         None
             Nothing was done: the kernel cannot read it.
         """
-        stage, ask = "encoding", deadline is None or not deadline.passed()
-        judge = self._judge
+        stage, judge = "encoding", self._judge
         try:
             with self._lock:
                 judge = self._judge
+                ask = deadline is None or not deadline.passed()
                 if transaction is None:
                     mapping, latest_us = id(sent), self._clock.now_us() + self._future_skew_us
                 else:
@@ -465,7 +489,10 @@ class Scorer:
                     # fmt: on
                     if status == NEEDS_ROOM:
                         self._engine.grow()
-                if status == kernels.APPROVED:
+                self._n_seen += 1
+                if self._n_seen % _TIMED_EVERY == 0:
+                    self._engine.time_features()
+                if status == kernels.APPROVED and (deadline is None or not deadline.passed()):
                     margin, score = self._out.tolist()
                     return approval(_id_of(sent if transaction is None else transaction), score, margin, judge.version)
                 if status == kernels.UNREAD:
@@ -513,69 +540,65 @@ class Scorer:
         except Exception as error:  # not the caller's fault: a decision is due whatever broke
             return self._fallback(judge, transaction, row, f"{stage}: {_described(error)}")
 
-    def _encoded(self, table: Any) -> tuple[EncodedTransactions, Callable[[int], Any]]:
-        """A table as rows of the border, and each row as it was sent."""
-        if hasattr(table, "column_names") and self._encoder.knows_columns(table.column_names):
-            encoded = self._encoder.encode_table(table)
-            sent_at: Callable[[int], Any] = lambda row: next(iter(rows_of(table.slice(row, 1))))  # noqa: E731
+    def _encoded(self, table: Any) -> tuple[EncodedTransactions, SentRows]:
+        """A table as rows of the border, and as it was sent."""
+        if is_readable_by_column(table) and self._encoder.knows_columns(table.column_names):
+            encoded, sent = self._encoder.encode_table(table), SentRows(table)
         else:
-            sent = list(rows_of(table))
-            encoded, sent_at = self._encoder.encode_mappings(sent), sent.__getitem__
+            rows = list(rows_of(table))
+            encoded, sent = self._encoder.encode_mappings(rows), SentRows(rows)
         late = encoded.ints[:, EVENT_TIME_US] > self._clock.now_us() + self._future_skew_us
         if late.any():
             row = int(np.argmax(late))
             raise self._from_the_future(encoded.transaction_ids[row]).in_row(row)
-        return encoded, sent_at
+        return encoded, sent
 
-    def _decide_many(
-        self, encoded: EncodedTransactions, sent_at: Callable[[int], Any], first: int, record: bool
-    ) -> list[Decision]:
-        """Decide on `_ROWS_AT_ONCE` rows: features, margins and approvals by a kernel call each."""
+    def _decide_many(self, encoded: EncodedTransactions, sent: SentRows, first: int, record: bool) -> list[Decision]:
+        """
+        Decide on up to `_ROWS_AT_ONCE` rows: features, margins and approvals by a kernel call each.
+
+        Fewer where a duplicate is among them, which is then the last.
+        """
         ints, numbers = (part[first : first + _ROWS_AT_ONCE] for part in (encoded.ints, encoded.numbers))
         rows = np.empty((len(ints), len(self._row)), np.float32)
         seen, out, failed = np.empty((len(ints), 2), np.int64), np.full((len(ints), 2), np.nan), None
         with self._lock:
-            judge = self._judge
-            reached = kernels.observe_many(ints, numbers, 0, record, rows, self._context, seen)
-            while reached < len(ints):
+            judge, n = self._judge, 0
+            while True:
+                n = kernels.observe_many(ints, numbers, n, record, rows, self._context, seen)
+                if n == len(ints) or seen[n, 0] != NEEDS_ROOM:
+                    break
                 self._engine.grow()
-                reached = kernels.observe_many(ints, numbers, reached, record, rows, self._context, seen)
+            seen, out = seen[:n], out[:n]
             try:
                 if judge.model is not None:
-                    margins = judge.model.margins(rows)
+                    margins = judge.model.margins(rows[:n])
                     kernels.settle_many(margins, record, self._context, judge.words, judge.scale, seen, out)
             except Exception as error:  # not the caller's fault: a decision is due whatever broke
                 failed = f"model: {_described(error)}"
-            statuses, journal_rows = seen.T.tolist()
-            keys = ints[:, TRANSACTION_KEY].tolist()
-            if record:
-                self._under_way.update(
-                    key for key, status in zip(keys, statuses, strict=True) if status in (SCORED, LIFECYCLE)
-                )
-        margins_and_scores = out.T.tolist()
-        ids = encoded.transaction_ids[first : first + _ROWS_AT_ONCE].tolist()
-        # All as if approved, which nearly all are.
-        decisions = list(map(approval, ids, *reversed(margins_and_scores), repeat(judge.version)))
-        for i in np.flatnonzero(seen[:, 0] != kernels.APPROVED).tolist():
-            sent = sent_at(first + i)
-            if statuses[i] == DUPLICATE:
-                with self._lock:
-                    decisions[i] = self._recorded(sent, keys[i], journal_rows[i], None)
-                continue
-            one = _Seen(
-                judge,
-                statuses[i],
-                keys[i],
-                journal_rows[i] if record else -1,
-                rows[i],
-                margins_and_scores[0][i],
-                margins_and_scores[1][i],
-                failed if statuses[i] == SCORED else None,
-            )
-            started_ns = self._clock.monotonic_ns()
-            decisions[i] = self._judged(one, sent, None)
-            self._keep(decisions[i], one, self._clock.monotonic_ns() - started_ns)
-        return decisions
+            open_rows = np.flatnonzero(seen[:, 0] != kernels.APPROVED)
+            under_way = ints[open_rows[seen[open_rows, 0] != DUPLICATE], TRANSACTION_KEY].tolist() if record else []
+            self._under_way.update(under_way)
+        try:
+            margins_and_scores = out.T.tolist()
+            ids = encoded.transaction_ids[first : first + n].tolist()
+            # All as if approved, which nearly all are.
+            decisions = list(map(approval, ids, *reversed(margins_and_scores), repeat(judge.version)))
+            for i, mapping in zip(open_rows.tolist(), sent.rows(first, open_rows, ids), strict=True):
+                status, journal_row = seen[i].tolist()
+                key = int(ints[i, TRANSACTION_KEY])
+                if status == DUPLICATE:
+                    with self._lock:
+                        decisions[i] = self._recorded(mapping, key, journal_row, None)
+                    continue
+                margin, score = out[i].tolist()
+                why = failed if status == SCORED else None
+                one = _Seen(judge, status, key, journal_row if record else -1, rows[i], margin, score, why)
+                decisions[i] = self._settled_by_policy(one, mapping, None)
+            return decisions
+        except BaseException:
+            self._abandon(*under_way)
+            raise
 
     def _from_the_future(self, transaction_id: str) -> InvalidTransactionError:
         return InvalidTransactionError(

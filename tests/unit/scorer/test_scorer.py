@@ -364,8 +364,8 @@ def test_after_opening_no_kernel_compiles_again(scorer):
     """
     from fraudsdk.features import kernels
 
-    with pytest.raises(TypeError):
-        kernels.score_one(np.zeros((1, 1), np.int32))
+    with pytest.raises(TypeError, match="int64"):
+        kernels.score_one(np.zeros(1, np.int32), 1)
 
 
 def test_other_features_than_the_models_are_refused(artefact, tmp_path):
@@ -678,3 +678,78 @@ def test_every_stage_is_timed(scorer, simulated):
     assert stages["model"].n == sum(d.decided_by != "lifecycle" and not d.duplicate for d in decisions)
     assert 0 < stages["policy"].n < len(transactions)
     assert all(0.0 < stage.p50_us <= stage.p99_us <= stage.max_us for stage in stages.values())
+
+
+def arrow(transactions):
+    names = list(dict.fromkeys(name for transaction in transactions for name in transaction))
+    return pa.table({name: [transaction.get(name) for transaction in transactions] for name in names})
+
+
+def test_a_table_of_types_that_python_cannot_hold_is_refused_before_anything_is_remembered(scorer):
+    odd = pa.array([1_772_452_800_000_000_001], pa.timestamp("ns"))
+    table = arrow([purchase(1)]).drop_columns("event_time").append_column("event_time", odd)
+
+    with contextlib.suppress(InvalidTransactionError):  # where pandas is installed, Arrow can say it
+        scorer.score_batch(table)
+        return
+    assert 0 == scorer.counters()["events"] and not scorer._under_way
+
+
+@pytest.mark.parametrize("journal_capacity", [50, 300, 1_000])
+def test_a_batch_answers_duplicates_as_single_calls_do_however_small_the_journal(
+    artefact, hash_key, simulated, journal_capacity
+):
+    # Given retries 1 to 200 transactions after their originals
+    order = np.argsort(simulated.columns["event_time"], kind="stable")[:1_200]
+    transactions = simulated.transactions(*order)
+    retried = [t for i, t in enumerate(transactions) for t in ([t, transactions[i - i % 200]] if i % 40 == 39 else [t])]
+    config = ScorerConfig(model=artefact, hash_key=hash_key, journal_capacity=journal_capacity)
+
+    with Scorer.open(config) as one_by_one, Scorer.open(config) as batched:
+        assert [one_by_one.score(t) for t in retried] == batched.score_batch(arrow(retried))
+        assert not batched._under_way
+
+
+def test_an_interrupt_leaves_nobody_waiting(artefact, hash_key, tmp_path):
+    class Interrupted:
+        def contributions(self, rows):
+            raise KeyboardInterrupt
+
+    policy = tmp_path / "policy.toml"
+    policy.write_text("version = 1\n[bands]\nreview = 0.0\n")
+    scorer = Scorer.open(ScorerConfig(model=artefact, hash_key=hash_key, policy=policy), explainer=Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        scorer.score(purchase(1))
+    with pytest.raises(KeyboardInterrupt):
+        scorer.score_batch([purchase(i) for i in range(2, 9)])
+
+    assert not scorer._under_way
+
+
+def test_a_deadline_that_passes_while_waiting_for_the_lock_is_noticed(artefact, hash_key):
+    clock = ManualClock(int(NOON.timestamp() * 1e6) + 3_600_000_000)
+
+    class SlowLock:
+        def __enter__(self):
+            clock.advance_us(10_000)
+
+        def __exit__(self, *_):
+            pass
+
+    scorer = Scorer.open(ScorerConfig(model=artefact, hash_key=hash_key), clock=clock)
+    scorer._lock = SlowLock()
+
+    decision = scorer.score(purchase(1), deadline=Deadline.after_us(5_000, clock=clock))
+
+    assert decision.degraded and "deadline" in decision.degraded_because
+
+
+def test_features_are_timed_of_one_transaction_in_a_thousand(scorer, simulated):
+    order = np.argsort(simulated.columns["event_time"], kind="stable")[:2_100]
+    for transaction in simulated.transactions(*order):
+        scorer.score(transaction)
+
+    timed = scorer.feature_latencies()
+
+    assert list(reference_feature_set("EUR").names) == list(timed)
+    assert {2} == {latency.n for latency in timed.values()}
