@@ -74,6 +74,8 @@ class Policy:
     approves_below : float
         Scores from 0 up to here are approved by the band alone, whatever the transaction: `decide` need not be asked.
         Minus infinity where rules, lists or sampled explanations may have a say.
+    reads_transaction : bool
+        False: `decide` looks at nothing of a transaction but its id.
 
     Raises
     ------
@@ -129,6 +131,7 @@ class Policy:
         thresholds = [spec.bands.review, spec.bands.step_up, spec.bands.decline]
         lowest = min((t for t in thresholds if t is not None), default=math.inf)
         self.approves_below = -math.inf if spec.rules or spec.lists or self._explain_below else lowest
+        self.reads_transaction = bool(spec.rules or spec.lists)
 
     def decide(
         self, transaction: Transaction, row: Row, margin: float, score: float, model_version: str, explain: Explain
@@ -159,8 +162,10 @@ class Policy:
         """
         if not 0.0 <= score <= 1.0:
             return self.fallback(transaction, row, f"model: score must be from 0 to 1, was {score}")
-        values = self._layout.fetch(transaction, row, margin, score)
-        fired = [compiled for compiled in self._rules if compiled.holds(values)]
+        fired: list[CompiledRule] = []
+        if self._rules:
+            values = self._layout.fetch(transaction, row, margin, score)
+            fired = [compiled for compiled in self._rules if compiled.holds(values)]
         hit = self._lists.find(transaction)
         band = self.band_of(score)
         if not fired and hit is None and band is Outcome.APPROVE and not self._explain_below:  # nearly always

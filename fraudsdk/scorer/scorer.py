@@ -14,6 +14,7 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
@@ -50,11 +51,11 @@ from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.policy.spec import PolicySpec
 from fraudsdk.scorer import kernels
-from fraudsdk.scorer.batch import SentRows, is_readable_by_column
 from fraudsdk.scorer.explanations import contributions, explanation
 from fraudsdk.scorer.judge import Judge
 from fraudsdk.scorer.latency import StageLatency
 from fraudsdk.scorer.parts import feature_set_of, policy_of, vocabulary_of
+from fraudsdk.scorer.sent import Sent, SentRows, id_of, is_readable_by_column
 from fraudsdk.sinks.port import DecisionSink
 from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock, Deadline
 from fraudsdk.telemetry.histogram import LatencySummary
@@ -437,9 +438,9 @@ class Scorer:
         if isinstance(seen, Decision):
             return seen
         assert seen is not None
-        return self._settled_by_policy(seen, sent if transaction is None else transaction, deadline)
+        return self._settled_by_policy(seen, Sent.of(sent if transaction is None else transaction), deadline)
 
-    def _settled_by_policy(self, seen: _Seen, sent: Any, deadline: Deadline | None) -> Decision:
+    def _settled_by_policy(self, seen: _Seen, sent: Sent, deadline: Deadline | None) -> Decision:
         started_ns = self._clock.monotonic_ns()
         try:
             decision = self._judged(seen, sent, deadline)
@@ -494,12 +495,14 @@ class Scorer:
                     self._engine.time_features()
                 if status == kernels.APPROVED and (deadline is None or not deadline.passed()):
                     margin, score = self._out.tolist()
-                    return approval(_id_of(sent if transaction is None else transaction), score, margin, judge.version)
+                    return approval(id_of(sent if transaction is None else transaction), score, margin, judge.version)
                 if status == kernels.UNREAD:
                     return None
                 key = int(self._ints[0, TRANSACTION_KEY])
                 if status == DUPLICATE:
-                    return self._recorded(sent if transaction is None else transaction, key, journal_row, deadline)
+                    return self._recorded(
+                        Sent.of(sent if transaction is None else transaction), key, journal_row, deadline
+                    )
                 if (
                     not record
                 ):  # a what-if may find its transaction in the journal, and must leave the verdict there alone
@@ -513,24 +516,24 @@ class Scorer:
         except Exception as error:  # not the caller's fault: a decision is due whatever broke
             return _Seen(judge, SCORED, 0, failed=f"{stage}: {_described(error)}")
 
-    def _judged(self, seen: _Seen, sent: Any, deadline: Deadline | None) -> Decision:
+    def _judged(self, seen: _Seen, sent: Sent, deadline: Deadline | None) -> Decision:
         judge, row, margin, score, stage = seen.judge, seen.row, seen.margin, seen.score, "model"
-        transaction = sent
         try:
-            transaction = self._encoder.prepare(sent)
             if seen.failed is not None:
-                return self._fallback(judge, transaction, row, seen.failed)
+                return self._fallback(judge, sent, row, seen.failed)
             if seen.status == LIFECYCLE:
-                return _lifecycle(judge, transaction)
+                return _lifecycle(judge, sent.transaction_id)
             assert row is not None
             if judge.model is None:
-                return self._fallback(judge, transaction, row, "model: none is loaded")
+                return self._fallback(judge, sent, row, "model: none is loaded")
             if math.isnan(margin):  # the kernel did not ask
                 if deadline is not None and deadline.passed():
-                    return self._fallback(judge, transaction, row, "deadline: passed before the model was asked")
+                    return self._fallback(judge, sent, row, "deadline: passed before the model was asked")
                 margin = judge.model.margin(row)
                 score = judge.calibration.probability(margin)
             stage = "policy"
+            # To make a Transaction of what was sent takes as long as everything before; most policies need its id alone.
+            transaction: Any = self._encoder.prepare(sent.whole()) if judge.policy.reads_transaction else sent
             decision = judge.policy.decide(
                 transaction, row, margin, score, judge.version, lambda: _in_time(judge, row, deadline)
             )
@@ -538,7 +541,7 @@ class Scorer:
                 decision = replace(decision, degraded=True, degraded_because="deadline: passed while deciding")
             return decision
         except Exception as error:  # not the caller's fault: a decision is due whatever broke
-            return self._fallback(judge, transaction, row, f"{stage}: {_described(error)}")
+            return self._fallback(judge, sent, row, f"{stage}: {_described(error)}")
 
     def _encoded(self, table: Any) -> tuple[EncodedTransactions, SentRows]:
         """A table as rows of the border, and as it was sent."""
@@ -584,17 +587,18 @@ class Scorer:
             ids = encoded.transaction_ids[first : first + n].tolist()
             # All as if approved, which nearly all are.
             decisions = list(map(approval, ids, *reversed(margins_and_scores), repeat(judge.version)))
-            for i, mapping in zip(open_rows.tolist(), sent.rows(first, open_rows, ids), strict=True):
+            for i in open_rows.tolist():
+                one_sent = Sent(ids[i], partial(sent.row, first + i))
                 status, journal_row = seen[i].tolist()
                 key = int(ints[i, TRANSACTION_KEY])
                 if status == DUPLICATE:
                     with self._lock:
-                        decisions[i] = self._recorded(mapping, key, journal_row, None)
+                        decisions[i] = self._recorded(one_sent, key, journal_row, None)
                     continue
                 margin, score = out[i].tolist()
                 why = failed if status == SCORED else None
                 one = _Seen(judge, status, key, journal_row if record else -1, rows[i], margin, score, why)
-                decisions[i] = self._settled_by_policy(one, mapping, None)
+                decisions[i] = self._settled_by_policy(one, one_sent, None)
             return decisions
         except BaseException:
             self._abandon(*under_way)
@@ -614,12 +618,12 @@ class Scorer:
             raise self._from_the_future(prepared.transaction_id)
         return prepared
 
-    def _fallback(self, judge: Judge, sent: Any, row: npt.NDArray[np.float32] | None, because: str) -> Decision:
+    def _fallback(self, judge: Judge, sent: Sent, row: npt.NDArray[np.float32] | None, because: str) -> Decision:
         try:
-            return judge.policy.fallback(self._encoder.prepare(sent), row, because)
+            return judge.policy.fallback(self._encoder.prepare(sent.whole()), row, because)
         except Exception as error:  # the last rung: nothing is computed any more
             return Decision(
-                transaction_id=_id_of(sent),
+                transaction_id=sent.transaction_id,
                 outcome=Outcome.REVIEW,
                 score=math.nan,
                 margin=math.nan,
@@ -643,7 +647,7 @@ class Scorer:
                     self._settled.notify_all()
         return decision
 
-    def _recorded(self, sent: Any, key: int, journal_row: int, deadline: Deadline | None) -> Decision:
+    def _recorded(self, sent: Sent, key: int, journal_row: int, deadline: Deadline | None) -> Decision:
         """
         The decision kept for a duplicate; one that came in without being decided (a replay) has none.
 
@@ -657,7 +661,7 @@ class Scorer:
             )
             self._n_waiting -= 1
         kept = self._engine.verdict_of(journal_row, key)
-        decision = self._recorder.unpack(_id_of(sent), kept.margin, kept.score, kept.verdict)
+        decision = self._recorder.unpack(sent.transaction_id, kept.margin, kept.score, kept.verdict)
         if decision is None:
             self._failures["degraded"] += 1
             decision = self._fallback(self._judge, sent, None, "duplicate: its first decision is not known")
@@ -673,14 +677,9 @@ class Scorer:
                 self._failures["sink_refused"] += len(decisions)
 
 
-def _id_of(sent: Any) -> str:
-    """The id of what was read: a kernel takes whole numbers too, as the text that Python writes for them."""
-    return str(sent["transaction_id"]) if type(sent) is dict else sent.transaction_id
-
-
-def _lifecycle(judge: Judge, transaction: Transaction) -> Decision:
+def _lifecycle(judge: Judge, transaction_id: str) -> Decision:
     return Decision(
-        transaction_id=transaction.transaction_id,
+        transaction_id=transaction_id,
         outcome=Outcome.APPROVE,
         score=math.nan,
         margin=math.nan,
