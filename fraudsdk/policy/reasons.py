@@ -151,6 +151,7 @@ class FeatureReasons:
         whose = {feature.reason: f"feature {feature.name!r}" for feature in schema.features}
         self._entries = [catalogue.entry(code, whose=whose[code]) for code in codes]
         self._group = np.array([group_of_code[feature.reason] for feature in schema.features], dtype=np.intp)
+        self._members = [np.flatnonzero(self._group == group) for group in range(len(codes))]
 
     def principal(
         self, contributions: npt.ArrayLike, row: npt.NDArray[np.float32], *, limit: int = MAX_REASONS
@@ -194,7 +195,8 @@ class FeatureReasons:
     def _reason(
         self, group: int, total: float, weights: npt.NDArray[np.float64], row: npt.NDArray[np.float32]
     ) -> Reason:
-        heaviest = int(np.argmax(np.where(self._group == group, weights, -np.inf)))
+        members = self._members[group]
+        heaviest = int(members[weights[members].argmax()])
         return self._entries[group].reason(self._names[heaviest], float(row[heaviest]), total)
 
 
