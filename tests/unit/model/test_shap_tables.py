@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraudsdk.errors import InvalidModelError
+from fraudsdk.model import shap_layout as layout
 from fraudsdk.model import shap_tables
 from fraudsdk.model.explainer import shap_kernels
-from fraudsdk.model import shap_layout as layout
 from fraudsdk.model.shap_tables import (
     MAGIC,
     aligned,
