@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,19 @@ def artefact(simulated: Simulated, replayed: Any, tmp_path_factory: pytest.TempP
         },
     )
     return out
+
+
+@pytest.fixture(scope="session")
+def plain_cpu() -> str:
+    """What a program begins with that is to take this CPU for one of 2009: no AVX of any kind."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("features are named for x86-64")
+    return """
+import llvmlite.binding as llvm
+
+kept = {"64bit", "cmov", "cx8", "fxsr", "mmx", "sse", "sse2", "x87"}
+kept |= {"cx16", "sahf", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"}
+here = llvm.get_host_cpu_features()
+plain = type(here)((name, has and name in kept) for name, has in here.items())
+llvm.get_host_cpu_name, llvm.get_host_cpu_features = lambda: "x86-64-v2", lambda: plain
+"""

@@ -7,7 +7,8 @@ The object holds the function and, around it, a C function of CPython's fast cal
 
 which checks each argument, calls, and wraps the result.  Numba's own wrapper needs Numba in the process, allocates a
 reference-counted record per array and looks the overload up by the types of all arguments; this one needs CPython and
-the layout of an array object, which NumPy keeps stable, and is loaded by `fraudsdk._loader` without Numba.
+the layout of an array object, which is compared with an array before anything is compiled, and is loaded by
+`fraudsdk._loader` without Numba.
 
 Imported only when something has to be compiled: `import numba` takes longer than loading everything that was compiled.
 """
@@ -15,9 +16,12 @@ Imported only when something has to be compiled: `import numba` takes longer tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from ctypes import c_int32, c_int64, string_at
 from typing import Any, Final
 
 import numba
+import numpy as np
+import numpy.typing as npt
 from llvmlite import binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, compiler, sigutils, types
@@ -44,7 +48,7 @@ _BYTE: Final = ir.IntType(8)
 _POINTER: Final = _BYTE.as_pointer()
 _DOUBLE: Final = ir.DoubleType()
 
-# Offsets in PyArrayObject and PyArray_Descr, in bytes; the same in every NumPy that has been published for 64 bits.
+# Offsets in PyArrayObject and PyArray_Descr, in bytes, on 64 bits since NumPy 2.0; `_array_layout_is_known` looks.
 _OBJECT_TYPE: Final = 8
 _ARRAY_DATA, _ARRAY_NDIM, _ARRAY_SHAPE, _ARRAY_STRIDES, _ARRAY_DESCR, _ARRAY_FLAGS = 16, 24, 32, 40, 56, 64
 _DESCR_KIND, _DESCR_ORDER, _DESCR_ITEMSIZE = 24, 26, 40
@@ -210,10 +214,15 @@ def compile_object(
     Raises
     ------
     ConfigurationError
-        Numba has been told not to compile.
+        Numba has been told not to compile, or NumPy keeps its arrays in another way than is known here.
     """
     if numba.config.DISABLE_JIT:
         raise ConfigurationError("NUMBA_DISABLE_JIT is set, so that no kernel can be compiled; unset it")
+    if not _array_layout_is_known():
+        raise ConfigurationError(
+            f"arrays of NumPy {np.__version__} are laid out in another way than kernels read them; "
+            "install a NumPy that fraudsdk names in its requirements"
+        )
     args, result = sigutils.normalize_signature(signature)
     context = cpu_target.target_context.subtarget(_internal_codegen=_Codegen(target), aot_mode=True)
     context.refresh()
@@ -229,6 +238,34 @@ def compile_object(
     library.add_llvm_module(llvm.parse_assembly(_RUNTIME))
     code = library.emit_native_object()
     return CompiledObject(code, _externals(library), has_native)
+
+
+def _array_layout_is_known() -> bool:
+    return all(
+        _is_where_expected(array) for array in (np.zeros((2, 3)), np.zeros(5, np.int8), np.zeros((1, 1, 7), "f4"))
+    )
+
+
+def _is_where_expected(array: npt.NDArray[Any]) -> bool:
+    place, described, n = id(array), id(array.dtype), array.ndim
+    order = "|" if array.itemsize == 1 else "="
+    shape = _word_at(place + _ARRAY_SHAPE)
+    # Addresses are followed last: of an unknown layout they would be none.
+    return (
+        (_word_at(place + _OBJECT_TYPE), _word_at(place + _ARRAY_DATA)) == (id(np.ndarray), array.ctypes.data)
+        and c_int32.from_address(place + _ARRAY_NDIM).value == n
+        and _word_at(place + _ARRAY_DESCR) == described
+        and c_int32.from_address(place + _ARRAY_FLAGS).value == array.flags.num
+        and string_at(described + _DESCR_KIND, 1) == array.dtype.kind.encode()
+        and string_at(described + _DESCR_ORDER, 1) == order.encode()
+        and _word_at(described + _DESCR_ITEMSIZE) == array.itemsize
+        and _word_at(place + _ARRAY_STRIDES) == shape + 8 * n
+        and [_word_at(shape + 8 * axis) for axis in range(2 * n)] == [*array.shape, *array.strides]
+    )
+
+
+def _word_at(address: int) -> int:
+    return c_int64.from_address(address).value
 
 
 def type_of(thing: Any) -> Any:

@@ -148,8 +148,7 @@ class Kernel(Deferred):
     def _loaded(self) -> tuple[Loaded, bool, str]:
         if not self._source.is_file():
             # Typed in, or from a string: there is nothing to tell its versions apart by.
-            compiled = self.compile(host_target())
-            return load(self.name, compiled), True, "it has no source file"
+            return self._linked(self.compile(host_target())), True, "it has no source file"
         cache = KernelCache.of_environment()
         for target in runnable_targets(self.needs):
             cached = cache.read(self.name, self.key(target))
@@ -160,8 +159,17 @@ class Kernel(Deferred):
             except UnloadableCodeError:
                 continue  # of a process with other libraries: compiled for this one below
         compiled = self.compile(host_target())
-        not_kept = cache.write(self.name, self.key(host_target()), compiled)
-        return load(self.name, compiled), True, not_kept
+        linked = self._linked(compiled)
+        return linked, True, cache.write(self.name, self.key(host_target()), compiled)
+
+    def _linked(self, compiled: CompiledObject) -> Loaded:
+        try:
+            return load(self.name, compiled)
+        except UnloadableCodeError as error:
+            raise ConfigurationError(
+                f"code compiled for this process cannot be linked into it: {error}; "
+                "check that fraudsdk, Numba and llvmlite are of this interpreter, and install them again"
+            ) from error
 
     def prepare(self, cache: KernelCache, target: Target) -> Warmed:
         """Compile for a CPU, which need not be this one, into a cache that does not hold it yet."""

@@ -19,6 +19,7 @@ import re
 import sys
 import sysconfig
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -34,8 +35,10 @@ _DIGEST_BYTES: Final = 32
 _WRITABLE_BY_OTHERS: Final = 0o022
 _IMPORT: Final = re.compile(rb"^[ \t]*from\s+(fraudsdk(?:\.\w+)*)\s+import\s+(\([^)]*\)|[^\n]*)", re.MULTILINE)
 _NAME: Final = re.compile(rb"\w+")
-# Where code is cached or how many threads there are does not change the code.
-_HARMLESS_SETTINGS: Final = ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER")
+# What changes no code: where it is cached, how many threads there are, and whether anything is compiled at all.
+_HARMLESS_SETTINGS: Final = ("NUMBA_CACHE_DIR", "NUMBA_DISABLE_JIT", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER")
+# Writing takes milliseconds: a part that is older than this is of a process that was killed.
+_ABANDONED_AFTER_S: Final = 3_600
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +85,8 @@ class KernelCache:
         place = self.folder
         while not place.exists() and place != place.parent:
             place = place.parent
-        if place == self.folder and not _is_trusted(os.stat(place)):
-            return (
-                f"{place} may be written by others, so that its code is not run; chmod go-w it, or name another folder"
-            )
+        if place == self.folder and (doubt := _doubt(os.stat(place))):
+            return f"{place} {doubt}"
         if not os.access(place, os.W_OK | os.X_OK):
             return f"{self.folder} is not writable; run fraudsdk warmup as its owner, or set FRAUDSDK_CACHE_DIR"
         return ""
@@ -95,10 +96,10 @@ class KernelCache:
         if self.folder is None:
             return None
         try:
-            if not _is_trusted(os.stat(self.folder)):
+            if _doubt(os.stat(self.folder)):
                 return None
             with self._path(name, key).open("rb") as file:
-                if not _is_trusted(os.fstat(file.fileno())):
+                if _doubt(os.fstat(file.fileno())):
                     return None
                 data = file.read(MAX_FILE_BYTES + 1)
         except OSError:
@@ -120,7 +121,7 @@ class KernelCache:
             return self.problem()
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not _is_trusted(os.stat(self.folder)):
+            if _doubt(os.stat(self.folder)):
                 return self.problem()
             self._replace(self._path(name, key), _serialised(name, key, compiled))
             self._forget_old(name)
@@ -146,8 +147,9 @@ class KernelCache:
 
     def _forget_old(self, name: str) -> None:
         assert self.folder is not None
-        files = sorted(self.folder.glob(f"{name}-{'[0-9a-f]' * 32}{SUFFIX}"), key=lambda path: -path.stat().st_mtime_ns)
-        for path in files[MAX_FILES_PER_KERNEL:]:
+        files = sorted(self.folder.glob(f"{name}-{'[0-9a-f]' * 32}{SUFFIX}"), key=_modified_s, reverse=True)
+        parts = [path for path in self.folder.glob(".*.part") if time.time() - _modified_s(path) > _ABANDONED_AFTER_S]
+        for path in (*files[MAX_FILES_PER_KERNEL:], *parts):
             path.unlink(missing_ok=True)
 
 
@@ -242,20 +244,28 @@ def _folder() -> Path | None:
         home = Path.home()
     except RuntimeError:
         return None
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
+    if sys.platform == "darwin":
         base = home / "Library" / "Caches"
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
     return base / "fraudsdk" / "kernels"
 
 
-def _is_trusted(status: os.stat_result) -> bool:
-    """Whether only we, or the system, can have written it."""
-    if sys.platform == "win32":
-        return True  # folders of a user are closed to others by their access lists
-    return status.st_uid in (0, os.geteuid()) and not status.st_mode & _WRITABLE_BY_OTHERS
+def _doubt(status: os.stat_result) -> str:
+    """Why somebody else than we, or the system, can have written it; empty when nobody can."""
+    if status.st_uid not in (0, os.geteuid()):
+        return "belongs to another user, so that its code is not run; chown it, or name another folder"
+    if status.st_mode & _WRITABLE_BY_OTHERS:
+        return "may be written by others, so that its code is not run; chmod go-w it, or name another folder"
+    return ""
+
+
+def _modified_s(path: Path) -> float:
+    """When a file was last written; 0, long ago, if another process has removed it meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _serialised(name: str, key: str, compiled: CompiledObject) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ _X86_LEVELS: Final = (
     ("x86-64-v4", ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")),
 )
 PORTABLE_LEVELS: Final = tuple(level for level, _ in _X86_LEVELS)
+
+
+if sys.platform == "win32":
+    # Kernels read the clock by clock_gettime, and a cache is trusted by its owner and mode.
+    raise ConfigurationError("kernels run on Linux and macOS, this is Windows; use one of these, or WSL")
 
 
 class UnloadableCodeError(Exception):

@@ -2,8 +2,9 @@
 Sixteen floats side by side in LLVM: what `fraudsdk._simd_shap` names for kernels, imported when one is compiled.
 
 A `floats16` is one 512-bit register with AVX-512, two registers with AVX2, four with SSE or NEON; the meaning is the same
-everywhere.  Only `look_up` asks what the CPU can do, and answers the same bits either way.  A mask is an uint16, bit k for
-lane k.
+everywhere.  Only `look_up` differs, and answers the same bits either way.  Which way a kernel is compiled for is a type,
+`by_gathers` or `by_permutes`, handed down from its entry point: Numba types a helper once, whichever CPU its kernels are for.
+A mask is an uint16, bit k for lane k.
 """
 
 from __future__ import annotations
@@ -38,6 +39,13 @@ class Integers16(types.Type):
         super().__init__("Integers16")
 
 
+class _Way(types.Type):
+    """A value that is only a type: it chooses how `look_up` is done and costs nothing at run time."""
+
+
+register_model(_Way)(models.OpaqueModel)
+
+
 @register_model(Floats16)
 class _FloatsModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
@@ -52,6 +60,8 @@ class _IntegersModel(models.PrimitiveModel):
 
 floats16: Final = Floats16()
 integers16: Final = Integers16()
+_gathering: Final = _Way("by_gathers")
+_permuting: Final = _Way("by_permutes")
 
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any) -> Any:
@@ -203,8 +213,24 @@ def gather(typing_context, array, positions):
     return floats16(array, integers16), generate
 
 
+def _choice(way: _Way) -> Callable[..., Any]:
+    @intrinsic
+    def chosen(typing_context):
+        def generate(context, builder, signature, arguments):
+            return context.get_dummy_value()
+
+        return way(), generate
+
+    return chosen
+
+
+# f(), for entry points to hand down.
+by_gathers = _choice(_gathering)
+by_permutes = _choice(_permuting)
+
+
 @intrinsic
-def look_up(typing_context, array, positions, a, b, c, d, e, f, g, h):
+def look_up(typing_context, way, array, positions, a, b, c, d, e, f, g, h):
     """
     ``array[position]`` in each lane, for positions below `TABLE_FLOATS`.
 
@@ -212,12 +238,12 @@ def look_up(typing_context, array, positions, a, b, c, d, e, f, g, h):
     """
 
     def generate(context, builder, signature, arguments):
-        if "+avx512f" not in context.codegen().magic_tuple()[2].split(","):
-            return _gathered(context, builder, signature.args[0], arguments[0], arguments[1])
-        positions = arguments[1]
+        if way is not _permuting:
+            return _gathered(context, builder, signature.args[1], arguments[1], arguments[2])
+        positions = arguments[2]
         pairs = [
             _permuted(builder, arguments[k], positions, arguments[k + 1])
-            for k in range(2, 2 + TABLE_FLOATS // LANES, 2)
+            for k in range(3, 3 + TABLE_FLOATS // LANES, 2)
         ]
         odd_pair, upper_half = _has_bit(builder, positions, 32), _has_bit(builder, positions, 64)
         return builder.select(
@@ -226,7 +252,7 @@ def look_up(typing_context, array, positions, a, b, c, d, e, f, g, h):
             builder.select(odd_pair, pairs[1], pairs[0]),
         )
 
-    return floats16(array, integers16, *[floats16] * 8), generate
+    return floats16(way, array, integers16, *[floats16] * 8), generate
 
 
 def _gathered(context: Any, builder: Any, kind: Any, array: Any, positions: Any) -> Any:

@@ -7,7 +7,6 @@ so (``kernel(..., needs=AVX512)``): LLVM ends the process when it is asked for a
 
 from __future__ import annotations
 
-import os
 from typing import Any, Final
 
 from fraudsdk._jit import Deferred, deferred
@@ -19,12 +18,8 @@ AVX2: Final = ("avx2", "bmi2", "popcnt")
 
 
 def supports(instruction_set: tuple[str, ...]) -> bool:
-    """
-    Whether this CPU has an instruction set, and Numba has not been told of another CPU.
-
-    `NUMBA_CPU_NAME` is how machines are made to agree on less than each can do.
-    """
-    return not instruction_set or (not os.environ.get("NUMBA_CPU_NAME") and host_has(instruction_set))
+    """Whether this CPU has an instruction set."""
+    return host_has(instruction_set)
 
 
 def require(instruction_set: tuple[str, ...]) -> None:
@@ -38,9 +33,7 @@ def require(instruction_set: tuple[str, ...]) -> None:
     """
     missing = [name for name in instruction_set if not supports((name,))]
     if missing:
-        raise ConfigurationError(
-            f"this CPU, or NUMBA_CPU_NAME, lacks {', '.join(missing)}; let the engine be chosen, or force another"
-        )
+        raise ConfigurationError(f"this CPU lacks {', '.join(missing)}; let the engine be chosen, or force another")
 
 
 def on_stack(n_bytes: int) -> Any:

@@ -11,8 +11,12 @@ from fraudsdk._jit import deferred
 LANES: Final = 16
 # Floats that `look_up` finds a value in.
 TABLE_FLOATS: Final = 128
+# The features of the CPU that `look_up` by permutes needs, as LLVM names them.
+PERMUTES: Final = ("avx512f",)
 
 add = deferred("fraudsdk._shap_llvm:add")
+by_gathers = deferred("fraudsdk._shap_llvm:by_gathers")
+by_permutes = deferred("fraudsdk._shap_llvm:by_permutes")
 choose_floats = deferred("fraudsdk._shap_llvm:choose_floats")
 choose_integers = deferred("fraudsdk._shap_llvm:choose_integers")
 disjoint = deferred("fraudsdk._shap_llvm:disjoint")

@@ -14,8 +14,13 @@ from fraudsdk._jit import device, intrinsic, kernel
 
 SYSTEM_CLOCK: Final = 0
 CYCLE_COUNTER: Final = 1
-# Nanoseconds per tick are a fraction of 2**TICK_SHIFT: exact to 3e-6, and no overflow within two hours.
+# Nanoseconds per tick are a fraction of 2**TICK_SHIFT: exact to 3e-6.
 TICK_SHIFT: Final = 20
+# Longest pause that is told from a longer one, in ticks: three weeks of a counter of 5 GHz.  A machine that was suspended, or
+# moved to another, may seem to have slept for centuries, and an overflow would make a negative number of it, hence a
+# bucket of a histogram that does not exist.  Safe for every counter of 1 MHz and more.
+LONGEST_TICKS: Final = 1 << 53
+_FRACTION: Final = (1 << TICK_SHIFT) - 1
 
 _CLOCK_MONOTONIC: Final = 6 if sys.platform == "darwin" else 1
 
@@ -69,8 +74,14 @@ def ticks(source):  # type: ignore[no-untyped-def]
 
 @device
 def elapsed_ns(ticks_before, ticks_after, multiplier):  # type: ignore[no-untyped-def]
-    """Nanoseconds between two readings; never negative, though counters of two cores may differ by a few ticks."""
-    return max(ticks_after - ticks_before, 0) * multiplier >> TICK_SHIFT
+    """
+    Nanoseconds between two readings, of `LONGEST_TICKS` at most.
+
+    Never negative, though counters of two cores may differ by a few ticks.
+    """
+    elapsed = min(max(ticks_after - ticks_before, 0), LONGEST_TICKS)
+    # The product of all of it would not fit into a word after two hours.
+    return (elapsed >> TICK_SHIFT) * multiplier + ((elapsed & _FRACTION) * multiplier >> TICK_SHIFT)
 
 
 @kernel("int64(int64)", nogil=False)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
-
-from fraudsdk.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fraudsdk._jit import Kernel
@@ -27,7 +24,5 @@ def all_kernels() -> list[Kernel]:
         imported = importlib.import_module(f"fraudsdk.{module.name}")
         if module.ispkg:
             for part in pkgutil.iter_modules(imported.__path__):
-                # Kernels of an instruction set that is absent may refuse to be imported.
-                with suppress(ConfigurationError):
-                    importlib.import_module(f"fraudsdk.{module.name}.{part.name}")
+                importlib.import_module(f"fraudsdk.{module.name}.{part.name}")
     return _jit.kernels()

@@ -1,16 +1,10 @@
-"""
-Entry points for CPUs with AVX2: sixteen shuffles fetch 64 ranks out of 128.
-
-Importing this elsewhere raises `ConfigurationError`: LLVM ends a process that compiles for what the CPU lacks.
-"""
+"""Entry points for CPUs with AVX2: sixteen shuffles fetch 64 ranks out of 128."""
 
 from __future__ import annotations
 
 from fraudsdk._jit import borrowed, kernel
-from fraudsdk._simd import AVX2, address_of, require
+from fraudsdk._simd import AVX2, address_of
 from fraudsdk.model.block_kernels import four_rows_avx2, margin_of, margins_of, walk_avx2
-
-require(AVX2)
 
 
 @kernel("float32(int64, float32[::1])", needs=AVX2)

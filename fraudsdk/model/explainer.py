@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from fraudsdk import _simd
+from fraudsdk._jit import warm_up
+from fraudsdk._simd_shap import PERMUTES
 from fraudsdk.errors import ExplanationError
-from fraudsdk.model import shap_kernels, shap_layout
+from fraudsdk.model import shap_layout
 from fraudsdk.model.shap_tables import Int32Array, aligned, expected_margin, quadrature_rules
 
 Margins = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
@@ -41,6 +45,13 @@ class Explainer(Protocol):
         ...
 
 
+def shap_kernels() -> Any:
+    """Module of the kernel that explains on this CPU, warm."""
+    module = importlib.import_module(f"fraudsdk.model.shap_{'avx512' if _simd.supports(PERMUTES) else 'portable'}")
+    warm_up(f"{module.__name__}.")
+    return module
+
+
 class _Scratch(threading.local):
     """One thread's memory to work in, written anew by every call."""
 
@@ -63,6 +74,7 @@ class ShapExplainer:
     def __init__(self, tables: Int32Array, margins: Margins) -> None:
         self._tables = tables
         self._margins = margins
+        self._explain = shap_kernels().contributions
         self._rules = quadrature_rules()
         self._n_columns = int(tables[shap_layout.N_FEATURES]) + 1
         self._scratch = _Scratch(
@@ -90,7 +102,7 @@ class ShapExplainer:
         rows = np.require(rows, requirements=("C", "W"))
         margins = self._margins(rows)
         out = np.empty((len(rows), self._n_columns), np.float64)
-        failed = shap_kernels.contributions(rows, margins, self._tables, self._rules, self._scratch.floats, out)
+        failed = self._explain(rows, margins, self._tables, self._rules, self._scratch.floats, out)
         if failed >= 0:
             raise ExplanationError(
                 f"contributions of row {failed} add up to {out[failed].sum():.9g}, its margin is {float(margins[failed]):.9g}; "

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fraudsdk._jit import borrowed, device, kernel
+from fraudsdk._jit import borrowed, device
 from fraudsdk._simd_shap import (
     add,
     choose_floats,
@@ -76,7 +76,7 @@ def _spread(decision, share):
 
 
 @device
-def _decide(row, tables, floats, scratch, decisions, first, n):
+def _decide(way, row, tables, floats, scratch, decisions, first, n):
     """For each place of a chunk, the mask of the trees in which the row goes to the first child."""
     thresholds_at, features_at = tables[layout.THRESHOLDS_AT], tables[layout.FEATURES_AT]
     places_at = tables[layout.PLACES_AT]
@@ -89,7 +89,7 @@ def _decide(row, tables, floats, scratch, decisions, first, n):
         place = first + k
         features = load_integers(tables, features_at + LANES * place)
         if narrow:
-            values = look_up(scratch, features, a, b, c, d, e, f, g, h)
+            values = look_up(way, scratch, features, a, b, c, d, e, f, g, h)
         else:
             values = gather(row, features)
         sides = np.uint32(tables[np.uintp(places_at + layout.PLACE_WORDS * place + layout.SIDES)])
@@ -326,12 +326,14 @@ def _add_up(tables, scratch, terms_at, chunk, out):
 
 
 @device
-def explain_row(row, tables, rules, scratch, out):
+def explain_row(way, row, tables, rules, scratch, out):
     """
     Contributions of one row; for kernels that have a row at hand.
 
     Parameters
     ----------
+    way : by_gathers() or by_permutes()
+        How values of a row are looked up; of `fraudsdk._simd_shap`.
     row : float32[n_features]
         NaN = missing.
     tables : int32[n_words]
@@ -356,7 +358,7 @@ def explain_row(row, tables, rules, scratch, out):
     for chunk in range(tables[layout.N_CHUNKS]):
         chunk_at = tables[layout.CHUNKS_AT] + layout.CHUNK_WORDS * chunk
         chunk_place = np.int64(tables[chunk_at + layout.CHUNK_PLACE])
-        _decide(row, tables, floats, scratch, decisions, chunk_place, tables[chunk_at + layout.CHUNK_PLACES])
+        _decide(way, row, tables, floats, scratch, decisions, chunk_place, tables[chunk_at + layout.CHUNK_PLACES])
         _decide_categorical(row, tables, decisions, chunk_at)
         for group in range(tables[chunk_at + layout.FIRST_GROUP], tables[chunk_at + layout.END_GROUP]):
             group_at = tables[layout.GROUPS_AT] + layout.GROUP_WORDS * group
@@ -400,13 +402,15 @@ def _adds_up(contributions, margin):
     return abs(total - margin) <= TOLERANCE * largest
 
 
-@kernel("int64(float32[:, ::1], float32[::1], int32[::1], float32[::1], float32[::1], float64[:, ::1])")
-def contributions(rows, margins, tables, rules, scratch, out):
+@device
+def contributions_of(way, rows, margins, tables, rules, scratch, out):
     """
     Contributions of many rows, each checked against its margin.
 
     Parameters
     ----------
+    way
+        As `explain_row` has it.
     rows : float32[n, n_features]
         NaN = missing.
     margins : float32[n]
@@ -424,7 +428,7 @@ def contributions(rows, margins, tables, rules, scratch, out):
     rows, margins, tables, rules = borrowed(rows), borrowed(margins), borrowed(tables), borrowed(rules)
     scratch, out = borrowed(scratch), borrowed(out)
     for r in range(rows.shape[0]):
-        explain_row(rows[r], tables, rules, scratch, out[r])
+        explain_row(way, rows[r], tables, rules, scratch, out[r])
         if not _adds_up(out[r], np.float64(margins[r])):
             return r
     return -1

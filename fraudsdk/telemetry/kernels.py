@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fraudsdk._jit import bit_length, device, kernel
+from fraudsdk._jit import bit_length, device
 from fraudsdk.telemetry.histogram import EXACT_BELOW, MAX_NS_AT, N_BUCKETS, SUB_BUCKET_BITS
 
 
@@ -25,10 +25,3 @@ def bump(words, elapsed_ns):
         shift = bit_length(elapsed_ns) - (SUB_BUCKET_BITS + 1)
         bucket = min((shift << SUB_BUCKET_BITS) + (elapsed_ns >> shift), N_BUCKETS - 1)
     words[bucket] += 1
-
-
-@kernel("void(int64[::1], int64[::1])")
-def bump_all(words, durations_ns):
-    """Count many durations."""
-    for elapsed_ns in durations_ns:
-        bump(words, elapsed_ns)

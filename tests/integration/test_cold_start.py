@@ -79,6 +79,14 @@ def test_the_second_start_finds_what_the_first_compiled_and_does_not_import_numb
     assert {"answer": 3.0, "compiled": False, "not_kept_because": "", "numba": False} == second
 
 
+def test_what_is_kept_still_runs_where_numba_is_told_not_to_compile(host):
+    started(host)
+
+    told = started(host, NUMBA_DISABLE_JIT="1")
+
+    assert (3.0, False, False) == (told["answer"], told["compiled"], told["numba"])
+
+
 def test_eight_processes_that_start_at_once_on_an_empty_cache_all_answer(host):
     cache = host / "kernels"
     outcomes = [outcome(each) for each in [launched(host, FRAUDSDK_CACHE_DIR=str(cache)) for _ in range(8)]]
@@ -132,18 +140,14 @@ USE = """
 import json, resource, sys
 from fraudsdk import Scorer, ScorerConfig
 
-class NoExplainer:
-    def contributions(self, rows):
-        import numpy as np
-        return np.zeros((len(rows), rows.shape[1] + 1))
-
 def sent(i, **more):
     return {"transaction_id": f"t-{i}", "card_id": f"c-{i % 7}", "user_id": f"u-{i % 5}", "merchant_id": "m-1",
             "amount": "12.50", "currency": "EUR", "event_time_us": 1_700_000_000_000_000 + i * 1_000_000, **more}
 
-scorer = Scorer.open(ScorerConfig(model=sys.argv[1]), explainer=NoExplainer())
+scorer = Scorer.open(ScorerConfig(model=MODEL, policy=POLICY))
 opened = set(sys.modules)
 degraded = []
+first = scorer.score(sent(0))
 degraded.append(scorer.score(sent(1)).degraded)
 degraded.append(scorer.score(sent(2), record=False).degraded)
 degraded.append(scorer.score(sent(3, type="chargeback", original_transaction_id="t-1")).degraded)
@@ -152,7 +156,17 @@ degraded += [each.degraded for each in scorer.score_batch([sent(i) for i in rang
 scorer.explain(sent(50))
 scorer.feedback("t-1", is_fraud=True, declined=False)
 late = sorted(name for name in set(sys.modules) - opened)
-print(json.dumps({"late": late, "numba": "numba" in sys.modules, "degraded": sum(degraded)}))
+print(json.dumps({"late": late, "numba": "numba" in sys.modules, "degraded": sum(degraded),
+                  "reviewed": first.outcome.name == "REVIEW" and bool(first.reasons)}))
+"""
+
+
+EXPLAINS_EVERY_DECISION = """
+format = "fraudsdk policy 1"
+version = "1"
+
+[bands]
+review = 0.0
 """
 
 
@@ -160,9 +174,10 @@ def test_an_open_scorer_imports_and_compiles_nothing_more(artefact, host):
     """
     `Scorer.open` returns ready: whatever is asked first, no kernel and no module is still to come.
     """
-    program = USE.replace("sys.argv[1]", repr(str(artefact)))
+    (host / "policy.toml").write_text(EXPLAINS_EVERY_DECISION)
+    program = USE.replace("MODEL", repr(str(artefact))).replace("POLICY", repr(str(host / "policy.toml")))
     kept = Path.home() / ".cache" if "XDG_CACHE_HOME" not in os.environ else Path(os.environ["XDG_CACHE_HOME"])
     named = {name: os.environ[name] for name in ("FRAUDSDK_CACHE_DIR", "NUMBA_CACHE_DIR") if name in os.environ}
     used = outcome(launched(host, program, XDG_CACHE_HOME=str(kept), **named))
 
-    assert {"late": [], "numba": False, "degraded": 0} == used
+    assert {"late": [], "numba": False, "degraded": 0, "reviewed": True} == used

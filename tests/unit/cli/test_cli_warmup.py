@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from fraudsdk._jit import kernel
@@ -44,6 +47,36 @@ def test_what_warmup_kept_is_loaded_by_a_start_and_compiled_once(only, tmp_path,
 def test_every_level_of_a_fleet_can_be_compiled_for_on_any_machine(only, tmp_path, level, capsys):
     assert 0 == main(["warmup", "--cache-dir", str(tmp_path / "kernels"), "--cpu", level])
     assert f"1 kernels for {level} in" in capsys.readouterr().out
+
+
+COMPILE_FOR_ALL = """
+from fraudsdk._loader import PORTABLE_LEVELS, named_target
+from fraudsdk.cli.kernels import all_kernels
+
+of_models = [each for each in all_kernels() if each.name.startswith("fraudsdk.model.")]
+for level in PORTABLE_LEVELS:
+    for kernel in of_models:
+        if not kernel.name.endswith(".margins"):  # what they do is done by `margin` as well, and takes four times as long
+            kernel.compile(named_target(level, kernel.needs))
+            print(level, kernel.name)
+"""
+
+
+@pytest.mark.parametrize("builder", ["this", "without vectors"])
+def test_forests_and_explanations_are_compiled_for_every_level_whatever_the_builder_is(builder, plain_cpu):
+    """
+    LLVM ends the process when it is asked for an instruction that the target lacks.
+    """
+    program = (plain_cpu if builder == "without vectors" else "") + COMPILE_FOR_ALL
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    compiled = done.stdout.splitlines()
+
+    assert 0 == done.returncode, done.stderr
+    for level in ("x86-64-v2", "x86-64-v3", "x86-64-v4"):
+        for module in ("avx512", "avx2", "kernels"):
+            assert f"{level} fraudsdk.model.{module}.margin" in compiled
+        for module in ("shap_avx512", "shap_portable"):
+            assert f"{level} fraudsdk.model.{module}.contributions" in compiled
 
 
 def test_a_folder_that_cannot_be_written_is_said_in_one_sentence(only, tmp_path, capsys):

@@ -134,7 +134,7 @@ def test_what_belongs_to_another_user_is_not_used(folder):
     os.chown(folder, 12_345, -1)
 
     assert new_kernel().warm_up().compiled
-    assert "may be written by others" in KernelCache(folder).problem()
+    assert "belongs to another user" in KernelCache(folder).problem()
 
 
 @POSIX
@@ -328,6 +328,53 @@ def test_the_number_of_files_per_kernel_is_bounded(cache):
     assert cache.read(NAME, f"{MAX_FILES_PER_KERNEL + 4:064x}"[::-1]) is not None
 
 
+def test_what_a_killed_process_left_half_written_is_removed_when_it_is_old(cache):
+    cache.write(NAME, KEY, COMPILED)
+    old, new = cache.folder / ".killed.part", cache.folder / ".busy.part"
+    for part in (old, new):
+        part.write_bytes(b"half")
+    os.utime(old, (1, 1))
+
+    cache.write(NAME, KEY, COMPILED)
+
+    assert new.exists()
+    assert not old.exists()
+
+
+def test_a_file_that_another_process_removes_meanwhile_does_not_count_as_a_failure(cache, monkeypatch):
+    cache.write(NAME, "f" * 64, COMPILED)
+    glob = _kernel_cache.Path.glob
+
+    def removing(folder, pattern):
+        found = list(glob(folder, pattern))
+        cache._path(NAME, "f" * 64).unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(_kernel_cache.Path, "glob", removing)
+
+    assert "" == cache.write(NAME, KEY, COMPILED)
+    assert COMPILED == cache.read(NAME, KEY)
+
+
+def test_new_code_that_does_not_link_is_the_operators_to_mend_and_is_not_kept(folder, monkeypatch):
+    fresh = new_kernel()
+    monkeypatch.setattr(fresh, "compile", lambda target: CompiledObject(b"no object file", ()))
+
+    with pytest.raises(ConfigurationError, match="cannot be linked"):
+        fresh.warm_up()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("offset", ["_ARRAY_SHAPE", "_ARRAY_DESCR", "_DESCR_ITEMSIZE"])
+def test_a_numpy_that_keeps_arrays_in_another_way_is_refused(monkeypatch, offset):
+    from fraudsdk import _codegen
+
+    monkeypatch.setattr(_codegen, offset, getattr(_codegen, offset) - 8)
+
+    with pytest.raises(ConfigurationError, match="are laid out in another way"):
+        new_kernel().compile(Target("x86-64-v2"))
+
+
 def test_code_that_the_linker_refuses_is_compiled_anew(folder):
     new_kernel().warm_up()
     fresh = new_kernel()
@@ -355,12 +402,8 @@ def test_what_was_typed_in_is_not_kept(folder):
     assert not folder.exists()
 
 
-def test_where_numba_is_told_not_to_compile_what_is_kept_still_runs(folder, monkeypatch):
-    numba = pytest.importorskip("numba")
-    new_kernel().warm_up()
-    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+def test_without_a_cache_nothing_runs_where_numba_is_told_not_to_compile(folder, monkeypatch):
+    monkeypatch.setattr(pytest.importorskip("numba").config, "DISABLE_JIT", 1)
 
-    assert not new_kernel().warm_up().compiled
-    shutil.rmtree(folder)
     with pytest.raises(ConfigurationError, match="NUMBA_DISABLE_JIT is set"):
         new_kernel().warm_up()

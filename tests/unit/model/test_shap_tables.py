@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraudsdk.errors import InvalidModelError
-from fraudsdk.model import shap_kernels, shap_tables
 from fraudsdk.model import shap_layout as layout
+from fraudsdk.model import shap_tables
+from fraudsdk.model.explainer import shap_kernels
 from fraudsdk.model.shap_tables import (
     MAGIC,
     aligned,
@@ -51,7 +52,7 @@ def explained(words, rows):
     floats = aligned(
         layout.scratch_floats(int(words[layout.MAX_GROUP_PLACES]), int(words[layout.MAX_CHUNK_PLACES])), np.float32
     )
-    shap_kernels.contributions(rows, np.zeros(len(rows), np.float32), words, quadrature_rules(), floats, out)
+    shap_kernels().contributions(rows, np.zeros(len(rows), np.float32), words, quadrature_rules(), floats, out)
     return out
 
 

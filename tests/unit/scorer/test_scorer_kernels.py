@@ -5,27 +5,33 @@ from __future__ import annotations
 import math
 import struct
 
-import numba
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fraudsdk._jit import kernel
 from fraudsdk.model.calibration import Calibration
 from fraudsdk.scorer.kernels import probability
 
 MARGINS = st.one_of(st.floats(width=32), st.floats(-20, 20))
-probability_of = numba.njit("float64(float64, float64[::1])")(lambda margin, table: probability(margin, table))
+
+
+@kernel("float64(float64, float64[::1])")
+def probability_of(margin, table):
+    return probability(margin, table)
 
 
 def bits(x: float) -> bytes:
     return b"missing" if math.isnan(x) else struct.pack("d", x)
 
 
+@settings(deadline=None)  # the first compiles
 @given(MARGINS, st.floats(0.01, 10), st.floats(-5, 5))
 def test_the_sigmoid_and_platts(margin, slope, intercept):
     for calibration in (Calibration.identity(), Calibration.platt(slope, intercept)):
         assert bits(calibration.probability(margin)) == bits(probability_of(margin, calibration.table()))
 
 
+@settings(deadline=None)  # the first compiles
 @given(
     MARGINS,
     st.dictionaries(st.floats(-20, 20), st.floats(0, 1), min_size=1, max_size=12),

@@ -16,7 +16,7 @@ from fraudsdk._jit import kernel
 from fraudsdk._ticks import elapsed_ns, read_ticks, ticks
 from fraudsdk.telemetry import MicrosecondHistogram
 from fraudsdk.telemetry import ticks as clocks
-from fraudsdk.telemetry.kernels import bump, bump_all
+from fraudsdk.telemetry.kernels import bump
 from fraudsdk.telemetry.ticks import TickClock, tick_clock
 
 DURATIONS_NS = st.lists(
@@ -37,6 +37,17 @@ def timed_rounds(words, source, multiplier, rounds):
         bump(words, elapsed_ns(before, now, multiplier))
         before = now
     return state
+
+
+@kernel("void(int64[::1], int64[::1])")
+def bump_all(words, durations_ns):
+    for duration_ns in durations_ns:
+        bump(words, duration_ns)
+
+
+@kernel("void(int64[::1], int64, int64, int64)")
+def bump_between(words, before, after, multiplier):
+    bump(words, elapsed_ns(before, after, multiplier))
 
 
 @kernel("int64(int64, int64, int64)")
@@ -135,6 +146,22 @@ def test_long_durations_do_not_overflow(elapsed_s):
     answer_ns = elapsed_between(0, elapsed_s * 5_000_000_000 // 10, multiplier)
 
     assert pytest.approx(elapsed_s * 1e8, rel=1e-5) == answer_ns
+
+
+@pytest.mark.parametrize("ns_per_tick", [0.2, 1.0, 1_000.0])
+@settings(deadline=None)
+@given(ticks_taken=st.integers(0, 1 << 62))
+def test_a_pause_of_any_length_is_counted_whole_up_to_the_longest(ns_per_tick, ticks_taken):
+    """
+    A machine was suspended in the middle of a kernel: it took hours, and is counted once, in the last bucket.
+    """
+    multiplier = round(ns_per_tick * (1 << _ticks.TICK_SHIFT))
+    expected_ns = min(ticks_taken, _ticks.LONGEST_TICKS) * multiplier >> _ticks.TICK_SHIFT
+    histogram = MicrosecondHistogram()
+
+    bump_between(histogram.words, 0, ticks_taken, multiplier)
+
+    np.testing.assert_array_equal(recorded([expected_ns]).words, histogram.words)
 
 
 @pytest.mark.parametrize(
