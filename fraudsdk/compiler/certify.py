@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -15,8 +15,6 @@ from fraudsdk.compiler.vendors import vendor
 from fraudsdk.model.certificate import MAX_BOUND, Certificate, Suite
 from fraudsdk.model.engine import Engine
 from fraudsdk.model.forest import Float32Array, Tree
-
-Predict = Callable[[Float32Array], Float32Array]
 
 
 def certify(
@@ -39,8 +37,7 @@ def certify(
     Parameters
     ----------
     engines : sequence of Engine
-        As they may be loaded, the one that this CPU gets first.  It scores each row twice: alone, and in a batch; the others
-        score batches.
+        As they may be loaded, the one that this CPU gets first.  Each scores every row twice: alone, and in a batch.
     booster : xgboost.Booster
         The truth.
     trees, n_features, base_margin
@@ -99,10 +96,10 @@ def _suite(name: str, blocks: Iterable[Float32Array], engines: Sequence[Engine],
     for rows in blocks:
         expected = inplace_margins(booster, rows) if infinite else booster_margins(booster, rows)
         batches = [_batch(engine, rows) for engine in engines]
-        alone = np.fromiter(map(engines[0].margin, rows), np.float32, count=len(rows))
+        alone = [np.fromiter(map(engine.margin, rows), np.float32, count=len(rows)) for engine in engines]
         unequal = np.zeros(len(rows), np.bool_)
         n_rows += len(rows)
-        for got in (*batches, alone):
+        for got in (*batches, *alone):
             unequal |= _bits_differ(got, expected)
             largest = max(largest, _largest_difference(got, expected))
         n_unequal += int(unequal.sum())

@@ -6,6 +6,7 @@ The directory appears in one rename, complete and certified, or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -30,7 +31,7 @@ from fraudsdk.errors import ConfigurationError, InvalidModelError, ModelNotFound
 from fraudsdk.model.artefact import table_engine
 from fraudsdk.model.calibration import Calibration
 from fraudsdk.model.documents import to_json
-from fraudsdk.model.engine import PORTABLE, Engine, TableEngine
+from fraudsdk.model.engine import Engine, TableEngine, available_engines
 from fraudsdk.model.forest import Tree, build_tables, write_forest
 from fraudsdk.model.library import LibraryEngine
 from fraudsdk.model.manifest import (
@@ -134,7 +135,7 @@ def compile_model(
         depth = max(tree.depth() for tree in trees)
         engines = _native(aside, backend, trees, validated.n_features, depth, base_margin)
         shap_tables = shap_tables_of(validated, trees, base_margin)
-        check_contributions(shap_tables, booster, validated, trees, seed=CERTIFICATE_SEED)
+        check_contributions(shap_tables, booster, validated, trees, base_margin=base_margin, seed=CERTIFICATE_SEED)
         (aside / SHAP).write_bytes(write_shap(shap_tables))
         for file_name, content in extras.items():
             (aside / file_name).write_bytes(content)
@@ -238,9 +239,11 @@ def _native(
         return [LibraryEngine(aside / LIBRARY, sha256=_digest(aside / LIBRARY), n_features=n_features)]
     (aside / FOREST).write_bytes(write_forest(build_tables(trees, n_features=n_features, base_margin=base_margin)))
 
+    forest = (aside / FOREST).read_bytes()
+
     def load(name: str | None) -> TableEngine:
         return table_engine(
-            (aside / FOREST).read_bytes(),
+            forest,
             n_features=n_features,
             n_trees=len(trees),
             depth=depth,
@@ -248,9 +251,15 @@ def _native(
             name=name,
         )
 
-    fastest = load(None)
-    # The walk too: it is what a CPU without vectors will take, and it reads the file's own tables.
-    return [fastest] if fastest.name == PORTABLE else [fastest, load(PORTABLE)]
+    engines: list[Engine] = [load(None)]
+    # The others too: another CPU gets them, and whoever asks for one by its name.
+    for name in available_engines():
+        if name != engines[0].name:
+            with contextlib.suppress(
+                ConfigurationError
+            ):  # this forest is too large for blocks, and no start will make any
+                engines.append(load(name))
+    return engines
 
 
 def _libraries(backend: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ Tables of explanations: built from a validated model, and tried against the boos
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from fraudsdk.compiler.probes import Edges, probe_rows
 from fraudsdk.compiler.reference import as_dmatrix, booster_margins
 from fraudsdk.compiler.validate import ValidatedModel
-from fraudsdk.errors import CertificateError
+from fraudsdk.errors import CertificateError, InvalidModelError
 from fraudsdk.model.explainer import ShapExplainer
 from fraudsdk.model.forest import Float32Array, Tree
 from fraudsdk.model.shap_tables import Int32Array, build_shap_tables
@@ -37,18 +38,25 @@ def shap_tables_of(model: ValidatedModel, trees: Sequence[Tree], base_margin: np
     InvalidModelError
         Its covers (sum_hessian) are no weights of training rows.
     """
-    covers = [tree.sum_hessian[tree.order] for tree in model.trees]
+    covers = _covers(model)
+    for number, (tree, cover) in enumerate(zip(trees, covers, strict=True)):
+        # Every row of the training goes through the root: XGBoost splits nothing that no row came to.
+        if tree.left.size > 1 and cover[0] == 0:
+            raise InvalidModelError(
+                f"tree {number} is split, and the cover of its root (sum_hessian) is 0: it cannot be explained; train it on rows "
+                "with weights above 0"
+            )
     return build_shap_tables(trees, covers, n_features=model.n_features, base_margin=float(base_margin))
 
 
 def check_contributions(
-    tables: Int32Array, booster: Any, model: ValidatedModel, trees: list[Tree], *, seed: int
+    tables: Int32Array, booster: Any, model: ValidatedModel, trees: list[Tree], *, base_margin: np.float32, seed: int
 ) -> None:
     """
     Compare contributions with ``pred_contribs`` on a few random rows.
 
-    Where no training row came to some node there is nothing to compare with: XGBoost divides zero by zero there and stops, or
-    returns NaN.  Contributions must then add up all the same.
+    Where no training row came to some node of a tree there is nothing to compare with: XGBoost divides zero by zero there and
+    stops, or returns NaN.  Rounds of such trees are left out of the comparison; the contributions of all must add up.
 
     Raises
     ------
@@ -59,16 +67,59 @@ def check_contributions(
     """
     rows = _random_rows(trees, model.n_features, seed)
     ours = ShapExplainer(tables, lambda some: booster_margins(booster, some)).contributions(rows)
-    if any((tree.sum_hessian[tree.order] == 0).any() for tree in model.trees):
+    covers = _covers(model)
+    reached = np.array([bool((cover > 0).all()) for cover in covers])
+    comparable = np.array([reached[first:end].all() for first, end in itertools.pairwise(model.round_ends)])
+    compared = np.flatnonzero(np.repeat(comparable, np.diff(model.round_ends))).tolist()
+    if not compared:
         return
-    theirs = np.asarray(booster.predict(as_dmatrix(booster, rows), pred_contribs=True), np.float64)
-    if max(tree.depth() for tree in trees) > MAX_DEPTH_COMPARED:
+    parts = [booster]
+    if len(compared) < len(trees):
+        parts = _cut(booster, comparable)
+        some_tables = build_shap_tables(
+            [trees[k] for k in compared],
+            [covers[k] for k in compared],
+            n_features=model.n_features,
+            base_margin=float(base_margin),
+        )
+        ours = ShapExplainer(some_tables, lambda some: _margins_of(parts, some, base_margin)).contributions(rows)
+    theirs = _contributions_of(parts, rows, base_margin)
+    if max(trees[k].depth() for k in compared) > MAX_DEPTH_COMPARED:
         ours, theirs = ours[:, -1:], theirs[:, -1:]
     apart = float(np.abs(ours - theirs).max())
     if not apart <= TOLERANCE * max(1.0, float(np.abs(theirs).max())):
         raise CertificateError(
             f"contributions differ from XGBoost's pred_contribs by {apart:.3g}; nothing was written: please report the model"
         )
+
+
+def _margins_of(parts: Sequence[Any], rows: Float32Array, base_margin: np.float32) -> Float32Array:
+    """Margins of a booster that was cut; each part starts from the base margin."""
+    total: Float32Array = np.sum([booster_margins(part, rows) for part in parts], axis=0, dtype=np.float32)
+    total -= np.float32(len(parts) - 1) * base_margin
+    return total
+
+
+def _contributions_of(parts: Sequence[Any], rows: Float32Array, base_margin: np.float32) -> npt.NDArray[np.float64]:
+    """The same for ``pred_contribs``."""
+    total: npt.NDArray[np.float64] = np.sum(
+        [part.predict(as_dmatrix(part, rows), pred_contribs=True) for part in parts], axis=0, dtype=np.float64
+    )
+    total[:, -1] -= (len(parts) - 1) * float(base_margin)
+    return total
+
+
+def _covers(model: ValidatedModel) -> list[Float32Array]:
+    return [tree.sum_hessian[tree.order] for tree in model.trees]
+
+
+def _cut(booster: Any, kept: npt.NDArray[np.bool_]) -> list[Any]:
+    """The rounds that are kept, as boosters: one can be cut, and nothing taken out of its middle."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], kept, [False]))))
+    parts = [booster[first:end] for first, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)]
+    for part in parts:
+        part.set_param({"nthread": 1})
+    return parts
 
 
 def _random_rows(trees: list[Tree], n_features: int, seed: int) -> Float32Array:

@@ -105,6 +105,8 @@ class ValidatedModel:
     ----------
     trees : tuple of ValidatedTree
         In boosting order.
+    round_ends : int64[n_rounds + 1]
+        Boosting round ``k`` added the trees from ``round_ends[k]`` to ``round_ends[k + 1]``.
     objective : str
         One of `OBJECTIVES`.
     base_score : float32
@@ -120,6 +122,7 @@ class ValidatedModel:
     """
 
     trees: tuple[ValidatedTree, ...]
+    round_ends: npt.NDArray[np.int64]
     objective: str
     base_score: np.float32
     n_features: int
@@ -168,6 +171,7 @@ def validate_model(data: bytes) -> ValidatedModel:
     _check_feature_use(trees, types)
     return ValidatedModel(
         trees=trees,
+        round_ends=_round_ends(model, len(trees)),
         objective=objective,
         base_score=_base_score(_member(parameters, "base_score", "learner_model_param", str), objective),
         n_features=n_features,
@@ -345,7 +349,6 @@ def _trees(model: Mapping[str, Any], n_features: int) -> tuple[ValidatedTree, ..
     info = _integers(model, "tree_info", "gbtree", n_trees)
     if (info != 0).any():
         _refuse("gbtree: tree_info assigns trees to several outputs", "train a model with one output")
-    _check_iterations(model, n_trees)
     trees = []
     n_nodes = 0
     for index, document in enumerate(documents):
@@ -356,12 +359,17 @@ def _trees(model: Mapping[str, Any], n_features: int) -> tuple[ValidatedTree, ..
     return tuple(trees)
 
 
-def _check_iterations(model: Mapping[str, Any], n_trees: int) -> None:
+def _round_ends(model: Mapping[str, Any], n_trees: int) -> npt.NDArray[np.int64]:
     if "iteration_indptr" not in model:
-        return
+        parameters = _member(model, "gbtree_model_param", "gbtree", dict)
+        per_round = 1
+        if "num_parallel_tree" in parameters:
+            per_round = _whole_number(parameters, "num_parallel_tree", "gbtree_model_param", 1, MAX_TREES)
+        return np.append(np.arange(0, n_trees, per_round), n_trees)
     ends = _integers(model, "iteration_indptr", "gbtree", None)
     if ends.size < 2 or ends[0] != 0 or ends[-1] != n_trees or (np.diff(ends) < 0).any():
         _refuse(f"gbtree: iteration_indptr must ascend from 0 to {n_trees}")
+    return ends.astype(np.int64)
 
 
 def _tree(value: Any, index: int, n_features: int) -> ValidatedTree:

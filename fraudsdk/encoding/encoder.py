@@ -468,10 +468,6 @@ def _hasher_of_bag(name: str, hasher: Hasher) -> Callable[[Mapping[str, Any]], i
     return lambda bag: hasher(bag.get(name))
 
 
-def _coder(codes: Mapping[str | None, float]) -> Callable[[str | None], float]:
-    return lambda text: codes.get(text, 0.0)
-
-
 def _flags_of(transaction: Transaction) -> int:
     kind = transaction.type
     flags = fields.AUTHORISATION if kind is TransactionType.AUTHORISATION else TYPE_FLAGS[kind]

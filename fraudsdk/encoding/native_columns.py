@@ -84,7 +84,7 @@ class NativeColumns:
             for at, chunk in column.chunks():
                 kernels.read_texts(chunk.text, chunk.indices, at, *into)
         elif kind in ("O", "U"):
-            objects = _Objects(column)
+            objects = _Objects(column, len(cells.statuses))
             for first, end in objects.blocks():
                 kernels.read_objects(objects.address, first, end, *into)
         elif kind == "f":
@@ -105,7 +105,7 @@ class NativeColumns:
                     chunk.text, chunk.indices, at, self._words, record, *unwritten, cells.meanings, cells.statuses
                 )
         elif kind in ("O", "U"):
-            objects = _Objects(column)
+            objects = _Objects(column, len(cells.statuses))
             for first, end in objects.blocks():
                 kernels.read_flags(objects.address, first, end, self._words, record, cells.meanings, cells.statuses)
         elif kind in ("b", "i", "u", "f"):
@@ -123,7 +123,7 @@ class NativeColumns:
             for at, chunk in column.chunks():
                 kernels.read_times(chunk.text, chunk.indices, at, times_us, statuses)
         elif _kind_of(column) in ("O", "U"):
-            objects = _Objects(column)
+            objects = _Objects(column, len(statuses))
             unit_us = 0 if unit is None else UNIT_US[unit]
             for first, end in objects.blocks():
                 kernels.read_time_objects(objects.address, first, end, self._words, unit_us, times_us, statuses)
@@ -144,7 +144,7 @@ class NativeColumns:
             for at, chunk in column.chunks() if currencies is not None else ():
                 kernels.read_amounts(chunk.text, chunk.indices, at, self._words, currencies, minor, statuses)
         elif _kind_of(column) in ("O", "U"):
-            objects = _Objects(column)
+            objects = _Objects(column, len(statuses))
             in_major = _WHOLE if currencies is None else currencies
             for first, end in objects.blocks():
                 kernels.read_amount_objects(objects.address, first, end, self._words, in_major, minor, statuses)
@@ -163,7 +163,7 @@ class NativeColumns:
         if _kind_of(column) != "O":
             return None
         numbers, statuses = np.empty(len(column)), np.empty(len(column), np.uint8)
-        objects = _Objects(column)
+        objects = _Objects(column, len(statuses))
         for first, end in objects.blocks():
             kernels.read_number_objects(
                 objects.address, first, end, self._words, self._program.record(field), numbers, statuses
@@ -172,9 +172,9 @@ class NativeColumns:
 
 
 class _Objects:
-    """Where the addresses of a column's objects are, and what keeps them there."""
+    """Where the addresses of a column's `n` objects are, and what keeps them there."""
 
-    def __init__(self, column: ColumnValues) -> None:
+    def __init__(self, column: ColumnValues, n: int) -> None:
         if isinstance(column, np.ndarray):
             array = np.ascontiguousarray(column.astype(object, copy=False))
             self._holder: Any = array
@@ -183,7 +183,12 @@ class _Objects:
             # A list of our own: another thread may shorten the caller's.
             self._holder = as_list(column)
             self.address = c_int64.from_address(id(self._holder) + LIST_ITEMS).value
-        self._n = len(self._holder)
+        # Kernels write as many answers as there are objects.
+        if len(self._holder) != n:
+            raise ValueError(
+                f"a column of {n} values gave {len(self._holder)}; pass a list that nobody changes meanwhile"
+            )
+        self._n = n
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         return _blocks(self._n)

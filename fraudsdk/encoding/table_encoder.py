@@ -150,6 +150,7 @@ class TableEncoder:
 
     def encode(self, columns: _Columns) -> EncodedTransactions:
         """See `Encoder.encode_columns`."""
+        columns = _held(columns)
         _check_columns(columns)
         n = len(columns["transaction_id"])
         ints = np.zeros((n, self._layout.n_ints), np.int64)
@@ -402,6 +403,18 @@ def _texts_of(column: ColumnValues) -> NDArray[np.object_]:
 
 def _coder(codes: Mapping[str | None, float]) -> Callable[[str | None], float]:
     return lambda text: codes.get(text, 0.0)
+
+
+def _held(columns: _Columns) -> _Columns:
+    """
+    The columns as they are now: kernels are told how many values there are and follow addresses that far.
+
+    A caller's own sequence may grow in another thread meanwhile, or be one whose length is not the number of its values.
+    """
+    return {
+        name: column if isinstance(column, (np.ndarray, TextColumn)) else list(column)
+        for name, column in columns.items()
+    }
 
 
 def _check_columns(columns: _Columns) -> None:

@@ -353,7 +353,7 @@ def clear_tile(pool, poolf, tile, n, kind, measures):
 
 
 @device
-def tile_at(pool, poolf, meta, kind, measures, level, first, time_us):
+def tile_at(pool, poolf, kind, measures, level, first, time_us):
     """
     The tile of a level that holds a time, emptied if it held an older one; 0 when the time has left the level.
 
@@ -372,7 +372,7 @@ def tile_at(pool, poolf, meta, kind, measures, level, first, time_us):
 
 
 @device
-def tiles_add(pool, poolf, meta, chunk, kind, measures, time_us, flags, ring, column_stride, position, sign):
+def tiles_add(pool, poolf, chunk, kind, measures, time_us, flags, ring, column_stride, position, sign):
     """
     Add (`sign` 1) or take out (-1) one event on every level that still reaches it.
 
@@ -382,7 +382,7 @@ def tiles_add(pool, poolf, meta, chunk, kind, measures, time_us, flags, ring, co
     first = chunk
     for level in range(kind[KIND_TILE_LEVELS]):
         n = tiles_on_level(kind, level)
-        tile = tile_at(pool, poolf, meta, kind, measures, level, first, time_us)
+        tile = tile_at(pool, poolf, kind, measures, level, first, time_us)
         first += n * kind[KIND_TILE_STRIDE]
         if tile == 0:
             continue
@@ -428,7 +428,7 @@ def open_tiles(pool, poolf, meta, ring_part, kind, measures):
         at = pool[ring_part + RING_START] + k
         time_us = pool[ring + COLUMN_TIME * capacity + at]
         flags = pool[ring + COLUMN_TAG * capacity + at] & FLAG_BITS
-        tiles_add(pool, poolf, meta, chunk, kind, measures, time_us, flags, ring, capacity, at, 1)
+        tiles_add(pool, poolf, chunk, kind, measures, time_us, flags, ring, capacity, at, 1)
 
 
 # --- the ring --------------------------------------------------------------------------------------------------------
@@ -529,9 +529,7 @@ def ring_add(pool, poolf, meta, head, kind, columns, measures, ints, numbers, i,
     pool[ring_part + RING_LENGTH] = length + 1
     pool[ring_part + RING_FLAGS] |= flags & FLAG_BITS
     if pool[ring_part + RING_TILES] != 0:
-        tiles_add(
-            pool, poolf, meta, pool[ring_part + RING_TILES], kind, measures, time_us, flags, ring, capacity, at, 1
-        )
+        tiles_add(pool, poolf, pool[ring_part + RING_TILES], kind, measures, time_us, flags, ring, capacity, at, 1)
         if time_us < pool[ring_part + RING_FLOOR_US]:
             # Behind events that the ring has let go of: the tiles have it, and the ring must stay gapless.
             while pool[ring_part + RING_LENGTH] > 0 and pool[ring + pool[ring_part + RING_START]] <= time_us:
@@ -814,7 +812,7 @@ def remember(pool, poolf, meta, head, kind, columns, measures, distincts, decaye
 
 
 @device
-def amend(pool, poolf, meta, head, kind, columns, measures, time_us, tag, new_flags, new_amount):
+def amend(pool, poolf, head, kind, columns, measures, time_us, tag, new_flags, new_amount):
     """
     Change the flags and amount of an event that the ring still holds, in ring and tiles.
 
@@ -833,21 +831,19 @@ def amend(pool, poolf, meta, head, kind, columns, measures, time_us, tag, new_fl
     tiles = pool[ring_part + RING_TILES]
     old_flags = pool[ring + COLUMN_TAG * capacity + at] & FLAG_BITS
     if tiles != 0:
-        tiles_add(pool, poolf, meta, tiles, kind, measures, time_us, old_flags, ring, capacity, at, -1)
+        tiles_add(pool, poolf, tiles, kind, measures, time_us, old_flags, ring, capacity, at, -1)
     pool[ring + COLUMN_TAG * capacity + at] = tag_of(new_flags, tag)
     pool[ring_part + RING_FLAGS] |= new_flags & FLAG_BITS
     for column in range(kind[KIND_RING_COLUMNS] - FIRST_VALUE):
         if columns[kind[KIND_FIRST_COLUMN] + column] < 0:
             pool[ring + (FIRST_VALUE + column) * capacity + at] = new_amount
     if tiles != 0:
-        tiles_add(pool, poolf, meta, tiles, kind, measures, time_us, new_flags, ring, capacity, at, 1)
+        tiles_add(pool, poolf, tiles, kind, measures, time_us, new_flags, ring, capacity, at, 1)
     return True
 
 
 @device
-def amend_tiles(
-    pool, poolf, meta, head, kind, columns, measures, time_us, old_flags, old_amount, new_flags, new_amount
-):
+def amend_tiles(pool, poolf, head, kind, columns, measures, time_us, old_flags, old_amount, new_flags, new_amount):
     """
     Change an event that the ring has let go of: the tiles still count it.
 
@@ -861,7 +857,7 @@ def amend_tiles(
     first = chunk
     for level in range(kind[KIND_TILE_LEVELS]):
         n = tiles_on_level(kind, level)
-        tile = tile_at(pool, poolf, meta, kind, measures, level, first, time_us)
+        tile = tile_at(pool, poolf, kind, measures, level, first, time_us)
         first += n * kind[KIND_TILE_STRIDE]
         if tile == 0:
             continue

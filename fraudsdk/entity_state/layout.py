@@ -82,8 +82,7 @@ DISTINCT_FIRST_CAPACITY: Final = 4
 # The tile ladder: width and number of tiles per level; the top level is lengthened to the longest window.
 TILE_WIDTHS_US: Final = (5 * SECOND_US, MINUTE_US, 20 * MINUTE_US, 4 * HOUR_US)
 TILE_COUNTS: Final = (72, 72, 78, 192)
-# Statistics of one measure in one tile.
-TILE_COUNT: Final = 0
+# Statistics of one measure in one tile; the first, 0, is the number of its events.
 TILE_VALUES: Final = 1  # events whose value is known
 TILE_SUM: Final = 2
 TILE_SUM_SQUARES: Final = 3

@@ -8,7 +8,6 @@ import numpy.typing as npt
 from fraudsdk.entity_state.layout import (
     COUNTER_NAMES,
     META_BUMP,
-    META_ENTITIES,
     META_MAX_ENTITIES,
     META_WORDS,
     StateLayout,
@@ -83,12 +82,6 @@ class EntityMemory:
         counters = {name: int(self.meta[word]) for name, word in COUNTER_NAMES.items()}
         counters["state_bytes"] = 8 * int(self.meta[META_BUMP])
         return counters
-
-    @property
-    def bytes_per_entity(self) -> float:
-        """Pool bytes per remembered entity, free chunks included; NaN when there is none."""
-        entities = int(self.meta[META_ENTITIES])
-        return 8 * int(self.meta[META_BUMP]) / entities if entities else float("nan")
 
 
 def _power_of_two(least: int) -> int:

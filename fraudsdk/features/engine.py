@@ -146,7 +146,7 @@ class FeatureEngine:
         (status, journal_row)
         """
         self.attach(ints, numbers, row)
-        remember = int(record)  # a bool would not fit the one signature, and take the slow way round
+        remember = int(record)  # the kernel has one signature, of an integer
         status, journal_row = kernels.score_one(*self._arguments, remember)
         if status == kernels.NEEDS_ROOM:
             self.grow()
@@ -179,8 +179,18 @@ class FeatureEngine:
         rows : float32[n, n_features]
             NaN where there is none (a duplicate, a reversal, a chargeback).
         statuses : int8[n]
+
+        Raises
+        ------
+        TypeError
+            An array is of another type, shape or layout than the kernel reads.
+        ValueError
+            The labels are not one row, value and time each, or are about a row that is not there.
         """
         n = len(ints)
+        layout = self.record_layout
+        _require_layout("ints of a replay", ints, np.int64, (n, layout.n_ints))
+        _require_layout("numbers of a replay", numbers, np.float64, (n, len(layout.numbers)))
         rows = np.empty((n, self.n_features), dtype=np.float32)
         statuses = np.zeros(n, dtype=np.int8)
         labels = (
@@ -188,9 +198,7 @@ class FeatureEngine:
             np.zeros(0, dtype=np.int8) if label_values is None else label_values,
             np.zeros(0, dtype=np.int64) if label_times_us is None else label_times_us,
         )
-        assert (
-            not len(labels[0]) or 0 <= labels[0].min() <= labels[0].max() < n
-        )  # the kernel does not check its indices
+        _require_labels(*labels, n)
         done = next_label = 0
         while done < n:
             stop = min(n, done + REPLAY_CHUNK)
@@ -298,11 +306,10 @@ class FeatureEngine:
             (numbers, np.float64, (1, len(layout.numbers))),
             (row, np.float32, (self.n_features,)),
         ):
-            if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-                raise TypeError(
-                    f"an encoded transaction of this feature set needs {np.dtype(dtype)}{list(shape)}, C-contiguous; "
-                    f"was {array.dtype}{list(array.shape)}"
-                )
+            _require_layout("an encoded transaction of this feature set", array, dtype, shape)
+        # Kernels write where they are pointed, also into memory that Python takes for immutable.
+        if not row.flags.writeable:
+            raise TypeError("the row is read-only and features are written into it; give an array of your own")
         self._attached = ints, numbers, row
         for field, array in ((context.INTS, ints), (context.NUMBERS, numbers), (context.ROW, row)):
             context.point(self._context, field, array)
@@ -348,6 +355,37 @@ class FeatureEngine:
             (context.PLACES, plan.places),
         ):
             context.point(self._context, field, array)
+
+
+def _require_layout(what: str, array: npt.NDArray[Any], dtype: type, shape: tuple[int, ...]) -> None:
+    """Refuse what a kernel would misread: it is told addresses, and checks neither types nor lengths."""
+    flags = array.flags
+    if array.dtype == dtype and array.shape == shape and flags.c_contiguous and flags.aligned:
+        return
+    raise TypeError(
+        f"{what} must be {np.dtype(dtype)}{list(shape)}, C-contiguous and aligned; was {array.dtype}{list(array.shape)}"
+        f"{'' if flags.c_contiguous else ', not contiguous'}{'' if flags.aligned else ', not aligned'}: "
+        "take the arrays of the encoder, or copy with numpy.require"
+    )
+
+
+def _require_labels(rows: Ints, values: npt.NDArray[np.int8], times_us: Ints, n: int) -> None:
+    """Refuse labels that the kernel would follow out of its arrays."""
+    if not len(rows) == len(values) == len(times_us):
+        raise ValueError(
+            f"labels must have one row, value and time each, had {len(rows)}, {len(values)} and {len(times_us)}; "
+            "give arrays of one length"
+        )
+    for what, array, dtype in (
+        ("label_rows", rows, np.int64),
+        ("label_values", values, np.int8),
+        ("label_times_us", times_us, np.int64),
+    ):
+        _require_layout(what, array, dtype, (len(rows),))
+    if len(rows) and not 0 <= rows.min() <= rows.max() < n:
+        raise ValueError(
+            f"label_rows must be from 0 to {n - 1}, were {rows.min()} to {rows.max()}; give positions in this replay"
+        )
 
 
 def _joined(one: Provenance, other: Provenance) -> Provenance:

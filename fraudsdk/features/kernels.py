@@ -257,20 +257,16 @@ IMPOSSIBLE_TRAVEL_KM = 100.0
 _TILE_WIDTHS = np.array(TILE_WIDTHS_US, dtype=np.int64)
 _COUNT, _SUM, _MEAN, _MIN, _MAX = (OPCODES[n] for n in ("count", "sum", "mean", "min", "max"))
 _STD, _ZSCORE, _TO_MEAN, _TO_MAX = (OPCODES[n] for n in ("std", "zscore", "ratio_to_mean", "ratio_to_max"))
-_SHARE, _RATE, _NEWEST, _OLDEST = (
-    OPCODES[n] for n in ("share", "rate", "seconds_since_newest", "seconds_since_oldest")
-)
+_RATE, _NEWEST, _OLDEST = (OPCODES[n] for n in ("rate", "seconds_since_newest", "seconds_since_oldest"))
 _SINCE_LAST, _SINCE_FIRST, _IS_NEW, _EVER = (
     OPCODES[n] for n in ("seconds_since_last", "seconds_since_first", "is_new", "count_ever")
 )
 _DISTINCT, _DECAYED_COUNT, _DECAYED_SUM = (OPCODES[n] for n in ("distinct", "decayed_count", "decayed_sum"))
-_DISTANCE_LAST, _SPEED, _IMPOSSIBLE, _DISTANCE_CENTRE = (
-    OPCODES[n] for n in ("distance_from_last_km", "speed_kmh", "impossible_travel", "distance_from_centre_km")
+_DISTANCE_LAST, _SPEED, _DISTANCE_CENTRE = (
+    OPCODES[n] for n in ("distance_from_last_km", "speed_kmh", "distance_from_centre_km")
 )
 _HOUR_DEVIATION, _HOUR_CONCENTRATION = (OPCODES[n] for n in ("hour_deviation", "hour_concentration"))
-_VALUE, _LOG, _CODE, _KNOWN, _KNOWN_IDENTIFIER = (
-    OPCODES[n] for n in ("value", "log", "code", "known", "known_identifier")
-)
+_LOG, _KNOWN, _KNOWN_IDENTIFIER = (OPCODES[n] for n in ("log", "known", "known_identifier"))
 _HOUR_SIN, _HOUR_COS, _WEEKDAY_SIN, _WEEKDAY_COS = (
     OPCODES[n] for n in ("hour_sin", "hour_cos", "weekday_sin", "weekday_cos")
 )
@@ -278,7 +274,7 @@ _WEEKEND, _NIGHT, _DAY_OF_MONTH = (OPCODES[n] for n in ("is_weekend", "is_night"
 _DIFFERS, _DISTANCE, _ROUND, _BELOW_LIMIT = (
     OPCODES[n] for n in ("differs", "distance_km", "round_amount", "below_limit")
 )
-_RATIO, _DIFFERENCE = OPCODES["ratio"], OPCODES["difference"]
+_DIFFERENCE = OPCODES["difference"]
 FIRST_ENTITY_OP, _FIRST_TRANSACTION_OP, _FIRST_DERIVED_OP = 100, 200, 300
 
 
@@ -414,9 +410,7 @@ def covering_level(kind, last_us, after_us, end_us):
 
 
 @device
-def read_tile_run(
-    pool, poolf, first, n, tile_us, oldest_epoch, length, slot, s, after_us, end_us, bits, octets, acc, squares
-):
+def read_tile_run(pool, first, n, tile_us, oldest_epoch, length, slot, s, after_us, end_us, bits, octets, acc, squares):
     """Add to a window a run of tiles that lie side by side, oldest first."""
     epochs = first + oldest_epoch % n
     counts = epochs + slot[SLOT_TILE] * n
@@ -440,7 +434,7 @@ def read_tile_run(
 
 
 @device
-def read_from_tiles(pool, poolf, head, kind, slot, s, after_us, end_us, bits, octets, acc, squares):
+def read_from_tiles(pool, head, kind, slot, s, after_us, end_us, bits, octets, acc, squares):
     """
     One window from the finest level of tiles that covers it, where the ring no longer does.
 
@@ -456,18 +450,18 @@ def read_from_tiles(pool, poolf, head, kind, slot, s, after_us, end_us, bits, oc
     # A level is a circle: its tiles lie in at most two runs, the older one up to the end.
     older = min(newest - oldest + 1, n - oldest % n)
     read_tile_run(
-        pool, poolf, first, n, tile_us, oldest, older, slot, s, after_us, end_us, bits, octets, acc, squares
+        pool, first, n, tile_us, oldest, older, slot, s, after_us, end_us, bits, octets, acc, squares
     )  # fmt: skip
     if oldest + older <= newest:
         read_tile_run(
-            pool, poolf, first, n, tile_us, oldest + older, newest - oldest - older + 1, slot, s, after_us, end_us,
+            pool, first, n, tile_us, oldest + older, newest - oldest - older + 1, slot, s, after_us, end_us,
             bits, octets, acc, squares,
         )  # fmt: skip
     acc[s, ACC_BOUNDED] = 1
 
 
 @device
-def read_kind(pool, poolf, head, kind, windowed, sets, edges, slots, t_us, positions, bits, octets, acc, squares):
+def read_kind(pool, head, kind, windowed, sets, edges, slots, t_us, positions, bits, octets, acc, squares):
     """All windows of one entity: exact from the ring where it covers them, bounded from tiles where not."""
     ring_part = head + kind[KIND_RING]
     length, seen = pool[ring_part + RING_LENGTH], pool[ring_part + RING_FLAGS]
@@ -492,23 +486,21 @@ def read_kind(pool, poolf, head, kind, windowed, sets, edges, slots, t_us, posit
             continue
         if floor_us > after_us and has_tiles:
             end_us = t_us - edges[windowed[WINDOWED_FIRST_EDGE] + slot[SLOT_END]]
-            read_from_tiles(pool, poolf, head, kind, slot, s, after_us, end_us, bits, octets, acc, squares)
+            read_from_tiles(pool, head, kind, slot, s, after_us, end_us, bits, octets, acc, squares)
         else:
             read_from_ring(pool, ring_part, slot, s, positions, bits, acc, squares)
 
 
 @device
 def read_windows(
-    pool, poolf, kinds, windowed, sets, edges, slots, keys, t_us, positions, bits, octets, acc, squares
+    pool, kinds, windowed, sets, edges, slots, keys, t_us, positions, bits, octets, acc, squares
 ):  # fmt: skip
     """Every window of every entity that is named."""
     for w in range(windowed.shape[0]):
         one = windowed[w]
         k = one[WINDOWED_KIND]
         if keys[k, 1] != 0:
-            read_kind(
-                pool, poolf, keys[k, 1], kinds[k], one, sets, edges, slots, t_us, positions, bits, octets, acc, squares
-            )
+            read_kind(pool, keys[k, 1], kinds[k], one, sets, edges, slots, t_us, positions, bits, octets, acc, squares)
             keys[k, KEY_BLANK] = 0
             continue
         # Of an entity that is new (1) or absent (2) the slots may still be as they were left for the last one.
@@ -933,10 +925,8 @@ def amend_journalled(row, set_bits, clear_bits, amount, pool, poolf, table, meta
             # Forgotten since, or forgotten and back: what is there now never saw this event.
             continue
         kind = kinds[k]
-        if not amend(pool, poolf, meta, head, kind, columns, measures, time_us, tag, new_flags, amount):
-            amend_tiles(
-                pool, poolf, meta, head, kind, columns, measures, time_us, old_flags, old_amount, new_flags, amount
-            )
+        if not amend(pool, poolf, head, kind, columns, measures, time_us, tag, new_flags, amount):
+            amend_tiles(pool, poolf, head, kind, columns, measures, time_us, old_flags, old_amount, new_flags, amount)
     journal[row, JOURNAL_FLAGS] = new_flags
     journal[row, JOURNAL_AMOUNT_MINOR] = amount
 
@@ -1043,7 +1033,7 @@ def observe_at(context, ints, numbers, i, record, row):
         keys[k, 1] = find(table, keys[k, 0]) if keys[k, 0] != 0 else 0
         keys[k, 2] = pool[keys[k, 1] + HEAD_LAST_US] if keys[k, 1] != 0 else NEVER_US
     read_windows(
-        pool, poolf, kinds, windowed, sets, edges, slots, keys, ints[i, EVENT_TIME_US], positions, bits, octets, acc, squares
+        pool, kinds, windowed, sets, edges, slots, keys, ints[i, EVENT_TIME_US], positions, bits, octets, acc, squares
     )  # fmt: skip
     say_when_and_where(ints[i, EVENT_TIME_US], numbers, i, places, own)
     write_row(ints, numbers, i, flags, keys, pool, poolf, kinds, ops, params, runs, limits, acc, squares, own, row)

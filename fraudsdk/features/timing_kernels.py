@@ -62,7 +62,7 @@ PASSES = 4
 @device
 def time_windows(context, ints, source, reading, acc, squares):
     """Read the windows of each entity that is known, into `acc` and `squares`."""
-    keys, pool, poolf = int_rows_of(context, KEYS), ints_of(context, POOL), floats_of(context, POOL)
+    keys, pool = int_rows_of(context, KEYS), ints_of(context, POOL)
     kinds, windowed = int_rows_of(context, KINDS), measured_rows_of(context, WINDOWED)
     sets, edges, slots = int_rows_of(context, SETS), ints_of(context, EDGES), int_rows_of(context, SLOTS)
     positions, bits, octets = ints_of(context, POSITIONS), measured_rows_of(context, BITS), bytes_of(context, BITS)
@@ -73,7 +73,7 @@ def time_windows(context, ints, source, reading, acc, squares):
             continue
         ticks_before = ticks(source)
         read_kind(
-            pool, poolf, keys[k, KEY_HEAD], kinds[k], windowed[w], sets, edges, slots, ints[0, EVENT_TIME_US],
+            pool, keys[k, KEY_HEAD], kinds[k], windowed[w], sets, edges, slots, ints[0, EVENT_TIME_US],
             positions, bits, octets, acc, squares,
         )  # fmt: skip
         reading[k, READ_TICKS] = ticks(source) - ticks_before

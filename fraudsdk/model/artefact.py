@@ -146,7 +146,7 @@ class CompiledModel:
         Parameters
         ----------
         rows : float32[n, n_features]
-            NaN = missing.  Copied if not C-contiguous; left unchanged.
+            NaN = missing.  Copied if not C-contiguous, aligned and writable; left unchanged.
 
         Raises
         ------
@@ -157,7 +157,7 @@ class CompiledModel:
             raise self._mismatch(rows, ("n", *self._row_shape))
         out = np.empty(len(rows), np.float32)
         if len(rows):
-            self._engine.margins(np.require(rows, requirements=("C", "W")), out)
+            self._engine.margins(np.require(rows, requirements=("C", "W", "A")), out)
         return out
 
     @property
@@ -181,7 +181,7 @@ class CompiledModel:
         Parameters
         ----------
         rows : float32[n, n_features]
-            NaN = missing.  Copied if not C-contiguous; left unchanged.
+            NaN = missing.  Copied if not C-contiguous, aligned and writable; left unchanged.
 
         Returns
         -------

@@ -447,7 +447,7 @@ def margins_of(walk_four_rows, rows, n_rows, tables, out):
     row_bytes = 4 * _word(tables, layout.N_FEATURES)
     n_trees = _word(tables, layout.N_TREES)
     base = load_float32(tables + 8 * layout.BASE_MARGIN)
-    # A whole number of steps; the idle rows of a last, partial step repeat what an earlier block left, or rank zero bytes.
+    # A whole number of steps; the idle rows of a last, partial step repeat what an earlier block left; nothing of them is kept.
     n_block = min(layout.MAX_BLOCK_ROWS, layout.BATCH_BYTES // (layout.ROWS_PER_STEP * width) * layout.ROWS_PER_STEP)
     for start in range(0, n_rows, n_block):
         n = min(n_block, n_rows - start)

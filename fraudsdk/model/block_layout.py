@@ -84,7 +84,6 @@ WIDE_COLUMN: Final = 1
 WIDE_COLUMNS: Final = 2
 WIDE_LEVELS: Final = 3
 WIDE_LEVEL_AT: Final = 4  # and on, from the coarsest
-MAX_LEVELS: Final = 6  # 16 ** 6 cuts
 WIDE_WORDS: Final = 16
 
 # Words of an entry of a categorical feature.

@@ -99,7 +99,7 @@ class ShapExplainer:
         ExplanationError
             Contributions do not add up to the margin, to 1e-5 of the largest number involved, and of 1 where all are smaller.
         """
-        rows = np.require(rows, requirements=("C", "W"))
+        rows = np.require(rows, requirements=("C", "W", "A"))
         margins = self._margins(rows)
         out = np.empty((len(rows), self._n_columns), np.float64)
         failed = self._explain(rows, margins, self._tables, self._rules, self._scratch.floats, out)

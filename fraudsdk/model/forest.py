@@ -262,14 +262,6 @@ def depth_of(words: Int32Array) -> int:
     return int((_parts(words, words)["tree_steps"] & ~layout.MIXED).max())
 
 
-def thresholds_of(words: Int32Array) -> tuple[Int32Array, Float32Array]:
-    """Feature and threshold of every numeric node, for those who probe a forest at its edges."""
-    nodes = _parts(words, words)["nodes"].reshape(-1, 2)
-    numeric = ((nodes[:, 1] & layout.DISTANCE_MASK) > 0) & (nodes[:, 1] >= 0)
-    features = ((nodes[numeric, 1] >> layout.SLOT_SHIFT) & layout.SLOT_MASK) >> 1
-    return features.astype(np.int32), np.ascontiguousarray(nodes[numeric, 0]).view(np.float32)
-
-
 def categories_of(words: Int32Array) -> dict[int, int]:
     """Categorical features -> number of categories that some node knows (codes 0 to n - 1)."""
     pairs = _parts(words, words)["categorical"].reshape(-1, 2)

@@ -34,8 +34,6 @@ class ReadOnlyMemory:
     ----------
     address : int
         Where the copy begins.  Valid as long as this object lives.
-    n_bytes : int
-        Of the content.
 
     Raises
     ------
@@ -45,7 +43,6 @@ class ReadOnlyMemory:
 
     def __init__(self, content: npt.NDArray[Any]) -> None:
         data = content.reshape(-1).view(np.uint8)
-        self.n_bytes = data.size
         self._pages = mmap.mmap(-1, data.size)
         copy = np.frombuffer(self._pages, np.uint8)
         copy[:] = data

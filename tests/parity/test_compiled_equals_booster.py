@@ -21,7 +21,8 @@ from fraudsdk.compiler.reference import empty_forest_margin
 from fraudsdk.compiler.validate import validate_model
 from fraudsdk.model.artefact import CompiledModel, load_artefact
 from fraudsdk.model.engine import TableEngine, available_engines
-from fraudsdk.model.forest import build_tables, read_forest, thresholds_of
+from fraudsdk.model.forest import build_tables
+from fraudsdk.model.shap_tables import numeric_cuts, read_shap
 
 xgboost = pytest.importorskip("xgboost")
 pytest.importorskip("treelite")
@@ -53,8 +54,7 @@ def most_thresholds_over(n: int) -> Callable[[CompiledModel], bool]:
     """Whether some feature of the forest has more than `n` distinct thresholds."""
 
     def check(model: CompiledModel) -> bool:
-        features, thresholds = thresholds_of(read_forest(model.read("forest.bin")))
-        return max(np.unique(thresholds[features == feature]).size for feature in np.unique(features)) > n
+        return max(cuts.size for cuts in numeric_cuts(read_shap(model.read("shap.bin"))).values()) > n
 
     return check
 

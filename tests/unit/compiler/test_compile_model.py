@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fraudsdk.compiler import c_backend, certify, frontend
+from fraudsdk.compiler import c_backend, certify, frontend, shap
 from fraudsdk.compiler import compile as compile_module
 from fraudsdk.compiler.compile import compile_model
 from fraudsdk.compiler.frontend import trees_of
@@ -30,7 +30,7 @@ from fraudsdk.errors import (
 from fraudsdk.model.artefact import load_artefact
 from fraudsdk.model.calibration import Calibration
 from fraudsdk.model.certificate import MAX_BOUND
-from fraudsdk.model.engine import TableEngine
+from fraudsdk.model.engine import TableEngine, available_engines
 
 WHO = {"name": "cards", "version": "1", "created_at": "2026-11-23T10:00:00Z"}
 
@@ -441,3 +441,94 @@ def test_the_bound_grows_with_trees_and_with_leaves(train_model):
     few, many = (certify.rounding_bound(some, np.float32(1)) for some in (trees[:2], trees))
 
     assert 0 < few < many < 1e-4
+
+
+def with_covers(json_model, change):
+    """The model with other covers."""
+    document = json.loads(json_model)
+    for number, tree in enumerate(document["learner"]["gradient_booster"]["model"]["trees"]):
+        change(number, tree)
+    return json.dumps(document).encode()
+
+
+def leave_out_a_leaf(tree):
+    """No training row comes to the last leaf any more."""
+    leaf = max(node for node, child in enumerate(tree["left_children"]) if child == -1)
+    parent = tree["parents"][leaf]
+    sibling = tree["left_children"][parent] + tree["right_children"][parent] - leaf
+    # What the leaf had goes to its sibling, so that covers still add up.
+    while True:
+        tree["sum_hessian"][sibling] += tree["sum_hessian"][leaf]
+        if tree["left_children"][sibling] == -1:
+            break
+        sibling = tree["left_children"][sibling]
+    tree["sum_hessian"][leaf] = 0.0
+
+
+def test_a_split_tree_that_no_training_row_entered_is_refused(tmp_path, json_model):
+    def nobody(number, tree):
+        if number == 1:
+            tree["sum_hessian"] = [0.0] * len(tree["sum_hessian"])
+
+    with pytest.raises(InvalidModelError, match="tree 1 is split, and the cover of its root"):
+        compile_model(with_covers(json_model, nobody), tmp_path / "out", **WHO)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_one_leaf_without_training_rows_does_not_switch_the_comparison_off(tmp_path, monkeypatch, json_model):
+    # Given a model of which one tree has a leaf that no training row came to
+    model = with_covers(json_model, lambda number, tree: leave_out_a_leaf(tree) if number == 1 else None)
+    compile_model(model, tmp_path / "honest", **WHO)
+
+    # When covers of another tree are misread, in ways that add up
+    honest = shap.build_shap_tables
+
+    def misread(trees, covers, **rest):
+        covers = [cover.copy() for cover in covers]
+        for tree, cover in zip(trees, covers, strict=True):
+            if (cover > 0).all():
+                leaves = tree.left < 0
+                cover[leaves] = cover[leaves].mean()
+                for node in np.flatnonzero(~leaves)[::-1]:
+                    cover[node] = cover[tree.left[node]] + cover[tree.left[node] + 1]
+        return honest(trees, covers, **rest)
+
+    monkeypatch.setattr(shap, "build_shap_tables", misread)
+
+    # Then the booster's own contributions tell
+    with pytest.raises(CertificateError, match="contributions differ"):
+        compile_model(model, tmp_path / "misread", **WHO)
+
+
+@pytest.mark.parametrize("concerned", [{0}, {1}, {2}, {0, 2}, {0, 1, 2}])
+def test_trees_that_xgboost_cannot_explain_are_left_out_of_the_comparison(tmp_path, json_model, concerned):
+    model = with_covers(json_model, lambda number, tree: leave_out_a_leaf(tree) if number in concerned else None)
+
+    assert compile_model(model, tmp_path / "out", **WHO).n_trees == 3
+
+
+def test_rounds_of_several_trees_are_left_out_whole(tmp_path, train_model):
+    json_model = bytes(train_model(4, num_parallel_tree=3, subsample=0.5).save_raw("json"))
+    model = with_covers(json_model, lambda number, tree: leave_out_a_leaf(tree) if number == 4 else None)
+
+    assert compile_model(model, tmp_path / "out", **WHO).n_trees == 12
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("name", available_engines())
+def test_every_engine_is_tried_alone_and_in_batches(tmp_path, monkeypatch, ubj_model, name, alone):
+    honest = TableEngine.margin if alone else TableEngine.margins
+
+    def one_ulp_off(self, row, *out):
+        got = honest(self, row, *out)
+        if self.name != name:
+            return got
+        if alone:
+            return float(np.nextafter(np.float32(got), np.float32(9)))
+        out[0][:1] = np.nextafter(out[0][:1], np.float32(9))
+        return None
+
+    monkeypatch.setattr(TableEngine, "margin" if alone else "margins", one_ulp_off)
+
+    with pytest.raises(CertificateError, match="booster differ on"):
+        compile_model(ubj_model, tmp_path / "out", **WHO)

@@ -5,6 +5,7 @@ A table and its rows one by one are the same bits, and the same mistakes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from fraudsdk.domain import fields
 from fraudsdk.domain.fields import CATEGORIES, IDENTIFIERS, NUMBERS, RecordLayout
-from fraudsdk.encoding import LABEL_NEVER, Encoder, Vocabulary
+from fraudsdk.encoding import LABEL_NEVER, Encoder, Vocabulary, native_columns
 from fraudsdk.errors import InvalidTransactionError
 
 LAYOUT = RecordLayout(
@@ -326,3 +327,56 @@ def test_columns_that_are_no_field_are_not_read():
         ENCODER.encode_columns(columns).ints.tolist()
         == ENCODER.encode_columns({**columns, "zip": [1, 2]}).ints.tolist()
     )
+
+
+class LengthThatLies(Sequence):
+    """A sequence that says one length and gives another, as a list does that another thread appends to."""
+
+    def __init__(self, values, said):
+        self._values, self._said = values, said
+
+    def __len__(self):
+        return self._said
+
+    def __getitem__(self, index):
+        return self._values[index]
+
+    def __iter__(self):
+        return iter(self._values)
+
+
+@pytest.mark.parametrize("name", ["transaction_id", "user_id", "amount", "event_time_s", "declined", "latitude"])
+def test_a_column_with_more_values_than_it_says_is_refused_and_not_written_past_the_end(name):
+    columns = {
+        "transaction_id": ["a", "b"],
+        "user_id": ["u", "v"],
+        "amount": [1, 2],
+        "event_time_s": [10**9, 10**9],
+        "declined": [False, True],
+        "latitude": [0.5, None],
+    }
+    columns[name] = LengthThatLies(columns[name] * 50_000, 2)
+
+    with pytest.raises(InvalidTransactionError, match="rows where transaction_id has"):
+        ENCODER.encode_columns(columns)
+
+
+def test_the_reader_of_objects_refuses_another_number_of_them():
+    with pytest.raises(ValueError, match="a column of 2 values gave 100"):
+        native_columns._Objects(LengthThatLies([1] * 100, 2), 2)
+
+
+def test_a_column_that_grows_while_the_table_is_read_gives_the_rows_it_had():
+    users = ["u", "v"]
+
+    class Appending(LengthThatLies):
+        def __iter__(self):
+            users.extend(["w"] * 50_000)
+            return super().__iter__()
+
+    columns = {"user_id": users, "transaction_id": Appending(["a", "b"], 2), "amount": [1, 2]}
+
+    encoded = ENCODER.encode_columns({**columns, "event_time_s": [10**9, 10**9]})
+
+    assert 50_002 == len(users)
+    assert 2 == len(encoded.ints)

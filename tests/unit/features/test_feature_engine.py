@@ -43,7 +43,7 @@ def encoded(engine, name):
 def test_arrays_of_another_type_or_shape_are_refused_before_a_kernel_sees_them(engine, change):
     ints, numbers = encoded(engine, "refused")
 
-    with pytest.raises(TypeError, match="needs"):
+    with pytest.raises(TypeError, match="must be"):
         engine.observe(*change(ints, numbers, np.zeros(2, np.float32)), record=True)
 
 
@@ -68,3 +68,72 @@ def test_slots_of_an_absent_and_of_a_new_entity_are_those_of_no_other():
         seen.append(float(row[0]))
 
     assert [0, 1, None, 0, None, 2, 0, 0, None, None, 1] == [None if np.isnan(n) else n for n in seen]
+
+
+def misaligned(array):
+    """A copy that begins at an odd address."""
+    memory = bytearray(array.nbytes + 1)
+    copy = np.frombuffer(memory, array.dtype, array.size, offset=1).reshape(array.shape)
+    copy[:] = array
+    return copy
+
+
+@pytest.mark.parametrize("position", [0, 2])  # this feature set reads no numbers
+def test_arrays_that_are_not_aligned_are_refused(engine, position):
+    arrays = [*encoded(engine, "unaligned"), np.zeros(2, np.float32)]
+    arrays[position] = misaligned(arrays[position])
+    assert not arrays[position].flags.aligned
+
+    with pytest.raises(TypeError, match="aligned"):
+        engine.observe(*arrays, record=True)
+
+
+def test_a_row_in_immutable_memory_is_refused_and_stays_as_it_was(engine):
+    immutable = bytes(8)
+    row = np.frombuffer(immutable, np.float32)
+
+    with pytest.raises(TypeError, match="read-only"):
+        engine.observe(*encoded(engine, "immutable"), row, record=True)
+
+    assert bytes(8) == immutable
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda ints, numbers: (ints.astype(np.int32), numbers),
+        lambda ints, numbers: (ints[:, :-1].copy(), numbers),
+        lambda ints, numbers: (np.asfortranarray(np.repeat(ints, 2, axis=0)), np.repeat(numbers, 2, axis=0)),
+        lambda ints, numbers: (misaligned(ints), numbers),
+        lambda ints, numbers: (np.repeat(ints, 3, axis=0), numbers),
+        lambda ints, numbers: (ints, np.zeros((1, 9))),
+        lambda ints, numbers: (ints[0], numbers),
+    ],
+)
+def test_a_replay_refuses_arrays_that_it_would_read_past(engine, change):
+    ints, numbers = encoded(engine, "replayed")
+
+    with pytest.raises(TypeError, match="of a replay must be"):
+        engine.replay(*change(ints, numbers))
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "reason"),
+    [
+        ({"label_rows": [1]}, ValueError, "from 0 to 0, were 1 to 1"),
+        ({"label_rows": [-1]}, ValueError, "from 0 to 0, were -1 to -1"),
+        ({"label_rows": [0, 0]}, ValueError, "one row, value and time each, had 2, 1 and 1"),
+        ({"label_times_us": []}, ValueError, "had 1, 1 and 0"),
+        ({"label_values": None}, ValueError, "had 1, 0 and 1"),
+        ({"label_values": np.ones(1)}, TypeError, "label_values must be int8"),
+        ({"label_rows": np.zeros(1, np.int32)}, TypeError, "label_rows must be int64"),
+    ],
+)
+def test_a_replay_refuses_labels_about_rows_that_are_not_there(engine, labels, error, reason):
+    ints, numbers = encoded(engine, "labelled")
+    types = {"label_rows": np.int64, "label_values": np.int8, "label_times_us": np.int64}
+    given = {"label_rows": [0], "label_values": [1], "label_times_us": [0]} | labels
+    arrays = {name: np.array(v, types[name]) if isinstance(v, list) else v for name, v in given.items()}
+
+    with pytest.raises(error, match=reason):
+        engine.replay(ints, numbers, **arrays)

@@ -316,3 +316,15 @@ def test_a_file_that_travels_with_the_model_is_vouched_for_too(tmp_path, make_ar
 
     with pytest.raises(CertificateError, match=r"what manifest\.json states"):
         load_artefact(artefact)
+
+
+def test_rows_that_are_not_aligned_are_copied(artefact, make_rows):
+    model = load_artefact(artefact)
+    rows = make_rows(np.random.default_rng(7), 20)
+    moved = np.frombuffer(bytearray(rows.nbytes + 1), np.float32, rows.size, offset=1).reshape(rows.shape)
+    moved[:] = rows
+    assert not moved.flags.aligned
+
+    assert model.margins(rows).tobytes() == model.margins(moved).tobytes()
+    with pytest.raises(SchemaMismatchError, match="build rows with the feature set"):
+        model.margin(moved[0])

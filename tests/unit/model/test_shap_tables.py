@@ -11,6 +11,7 @@ from fraudsdk.errors import InvalidModelError
 from fraudsdk.model import shap_layout as layout
 from fraudsdk.model import shap_tables
 from fraudsdk.model.explainer import shap_kernels
+from fraudsdk.model.forest import Tree
 from fraudsdk.model.shap_tables import (
     MAGIC,
     aligned,
@@ -258,3 +259,31 @@ def test_a_file_with_flipped_bits_is_refused_or_is_still_safe_to_read(make_tree,
 
     # Wrong they may be, and then they do not add up; but no wild read, and no loop without end.
     assert (1, N_FEATURES + 1) == explained(words, np.full((1, N_FEATURES), 2.0, np.float32)).shape
+
+
+def test_cuts_of_many_features_are_found_in_one_sort(monkeypatch, make_tree):
+    """
+    A load waits for it: with one pass over all cells for each feature it took 0.7 s for 2,000 trees on 4,000 features.
+    """
+    words = build_shap_tables(*forest(make_tree), n_features=N_FEATURES, base_margin=0.0)
+    sorts = []
+    lexsort = np.lexsort
+    monkeypatch.setattr(np, "lexsort", lambda keys: sorts.append(len(keys[0])) or lexsort(keys))
+    monkeypatch.setattr(np, "unique", lambda *_, **__: pytest.fail("one pass for each feature"))
+
+    cuts = numeric_cuts(words)
+
+    assert len(cuts) > 1
+    assert 1 == len(sorts)
+
+
+def test_a_forest_without_numeric_tests_has_no_cuts():
+    leaf = Tree(
+        left=np.full(1, -1, np.int32),
+        feature=np.zeros(1, np.int32),
+        threshold=np.zeros(1, np.float32),
+        value=np.full(1, 0.5, np.float32),
+        default_left=np.zeros(1, np.bool_),
+    )
+
+    assert {} == numeric_cuts(build_shap_tables([leaf], [np.ones(1, np.float32)], n_features=1, base_margin=0.0))
