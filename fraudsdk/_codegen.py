@@ -15,6 +15,7 @@ Imported only when something has to be compiled: `import numba` takes longer tha
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from ctypes import c_int32, c_int64, string_at
 from typing import Any, Final
@@ -32,7 +33,7 @@ from numba.core.types.containers import BaseTuple
 from numba.np.arrayobj import populate_array
 
 from fraudsdk._kernel_cache import CompiledObject
-from fraudsdk._loader import ENTRY_SYMBOL, NATIVE_SYMBOL, NDARRAY_SYMBOL, Target
+from fraudsdk._loader import ENTRY_SYMBOL, NATIVE_SYMBOL, NDARRAY_SYMBOL, Target, host_target
 from fraudsdk.errors import ConfigurationError
 
 FLAGS: Final[dict[str, Any]] = {
@@ -148,13 +149,23 @@ class _Codegen(AOTCPUCodegen):  # type: ignore[misc]
         return self._target.features
 
 
+@functools.cache
+def _codegen_of_helpers() -> _Codegen:
+    """Emits nothing by itself, unlike Numba's own, which does so when one helper calls another."""
+    return _Codegen(host_target())
+
+
 class _TypedOnly(compiler.Compiler):  # type: ignore[misc]
     """
     Numba's compiler without its last step, machine code for this process.
 
     A helper is compiled again with each kernel that inlines it, and for that kernel's CPU.  Emitting it for this one as well
-    takes long, and ends the process where Numba has been told of a CPU that lacks its instructions.
+    takes long, and ends the process where this CPU lacks the instructions of the one that is compiled for.
     """
+
+    def __init__(self, typing_context: Any, target_context: Any, *rest: Any) -> None:
+        context = target_context.subtarget(_internal_codegen=_codegen_of_helpers())
+        super().__init__(typing_context, context, *rest)
 
     def define_pipelines(self) -> Any:
         self.state.flags.no_compile = True
