@@ -56,7 +56,7 @@ def test_a_start_takes_less_than_that_of_the_usual_service(
 ) -> None:
     transaction = json.dumps(simulated.transactions(replayed.order[0])[0])
     root = Path(__file__).resolve().parents[1]
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(root)}
+    environment = os.environ | {"FRAUDSDK_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(root)}
 
     def start(program: str) -> dict[str, float]:
         done = subprocess.run(

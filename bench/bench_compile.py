@@ -1,7 +1,7 @@
 """
 Question   How long does it take to compile and certify a large model?
 Workload   600 trees of depth 8 on 80 features.
-Timed      compile_model whole: validate, read, lay out, certify, write.
+Timed      Processor time of compile_model whole: validate, read, lay out, certify, write; that of a C compiler included.
 Compare    tl2cgen and the system's C compiler on 100 trees of depth 6, less than a twentieth of the nodes, in the same run.
 Check      The artefact's margins are the booster's, bit for bit.
 Gate       gates.toml.
@@ -9,7 +9,7 @@ Gate       gates.toml.
 
 from __future__ import annotations
 
-import time
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,11 @@ from fraudsdk.model.artefact import load_artefact
 TIMES = 3
 
 
+def processor_s() -> float:
+    """Of this process and of the children it waited for."""
+    return sum(os.times()[:4])
+
+
 def test_the_largest_forest_compiles_sooner_than_a_small_one_to_c(benchmark: Any, shelf: Shelf, tmp_path: Path) -> None:
     import shutil
 
@@ -36,9 +41,9 @@ def test_the_largest_forest_compiles_sooner_than_a_small_one_to_c(benchmark: Any
 
     def taken_s(model: bytes, backend: str) -> float:
         out = tmp_path / str(next(names))
-        started = time.perf_counter()
+        started_s = processor_s()
         compile_model(model, out, name="bench", backend=backend, **MADE)
-        return time.perf_counter() - started
+        return processor_s() - started_s
 
     ours_s = benchmark.pedantic(lambda: [taken_s(large, "table") for _ in range(TIMES)], rounds=1)
     theirs_s = taken_s(small, "c")

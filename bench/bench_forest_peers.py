@@ -6,7 +6,7 @@ Not timed  Training, compiling, warming up, conversion to another library's cont
 Compare    XGBoost, tl2cgen (its Predictor, and its code called from a Numba kernel), Treelite's GTIL, ONNX Runtime; and
            LightGBM and lleaves on a LightGBM model of the same shape and rows.
 Check      Ours is Booster.predict bit for bit; the others agree with their own library, before anything is timed.
-           The portable engine, forced, against the same peers.
+           The portable and the AVX2 engine, forced, against the same peers.
 Gate       gates.toml: median over rounds of how many times our time a peer takes.
 """
 
@@ -100,20 +100,24 @@ def test_one_row_is_faster_than_every_other_way_to_run_the_forest(benchmark: Any
     hold(question, turns.ratios(), gates_of=_gates_of(question, forest))
 
 
-def test_one_row_by_the_portable_engine(benchmark: Any, forest: Forest) -> None:
+@pytest.mark.parametrize("engine", ["portable", "avx2"])
+def test_one_row_by_the_engines_of_other_cpus(benchmark: Any, forest: Forest, engine: str) -> None:
     from fraudsdk.model.artefact import load_artefact
+    from fraudsdk.model.engine import available_engines
 
-    portable = load_artefact(forest.model, engine="portable")
+    if engine not in available_engines():
+        pytest.skip(f"this CPU has no {engine}")
+    forced = load_artefact(forest.model, engine=engine)
     rows = make_rows(ROUNDS * ROWS_PER_ROUND, 11)
-    assert portable.margins(rows).tobytes() == np.asarray(forest.ours.many(rows)).tobytes()
+    assert forced.margins(rows).tobytes() == np.asarray(forest.ours.many(rows)).tobytes()
     work = [[rows[k : k + 1] for k in range(r, len(rows), ROUNDS)] for r in range(ROUNDS)]
 
-    contestants = {"fraudsdk, portable": lambda row: portable.margin(row[0]), **_each(forest, "one")}
+    contestants = {f"fraudsdk, {engine}": lambda row: forced.margin(row[0]), **_each(forest, "one")}
     turns = take_turns(benchmark, contestants, work)
 
-    question = f"forest, one row, {forest.shape}, portable engine"
+    question = f"forest, one row, {forest.shape}, {engine} engine"
     report(question, turns.figures())
-    hold(question, turns.ratios())
+    hold(question, turns.ratios(), gates_of=f"forest, one row, {forest.shape}, portable engine")
 
 
 def test_a_batch_is_faster_than_every_other_way_to_run_the_forest(benchmark: Any, forest: Forest) -> None:

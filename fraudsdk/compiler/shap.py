@@ -27,6 +27,8 @@ TOLERANCE: Final = 1e-4
 # XGBoost's recursion divides by what it multiplied before, in float32, and loses digits with every feature of a path: 5e-6 at
 # depth 19, 1e-3 at 28, over 100 at 47 (ADR 0009).  Beyond this depth only expected margins are compared.
 MAX_DEPTH_COMPARED: Final = 16
+# Stretches of rounds that XGBoost can explain, where it cannot explain all: each is a booster of its own.
+MAX_PARTS: Final = 64
 
 
 def shap_tables_of(model: ValidatedModel, trees: Sequence[Tree], base_margin: np.float32) -> Int32Array:
@@ -70,6 +72,7 @@ def check_contributions(
     covers = _covers(model)
     reached = np.array([bool((cover > 0).all()) for cover in covers])
     comparable = np.array([reached[first:end].all() for first, end in itertools.pairwise(model.round_ends)])
+    comparable &= np.cumsum(np.diff(comparable, prepend=False) & comparable) <= MAX_PARTS
     compared = np.flatnonzero(np.repeat(comparable, np.diff(model.round_ends))).tolist()
     if not compared:
         return
@@ -95,9 +98,9 @@ def check_contributions(
 
 def _margins_of(parts: Sequence[Any], rows: Float32Array, base_margin: np.float32) -> Float32Array:
     """Margins of a booster that was cut; each part starts from the base margin."""
-    total: Float32Array = np.sum([booster_margins(part, rows) for part in parts], axis=0, dtype=np.float32)
-    total -= np.float32(len(parts) - 1) * base_margin
-    return total
+    total: npt.NDArray[np.float64] = np.sum([booster_margins(part, rows) for part in parts], axis=0, dtype=np.float64)
+    total -= (len(parts) - 1) * float(base_margin)
+    return total.astype(np.float32)
 
 
 def _contributions_of(parts: Sequence[Any], rows: Float32Array, base_margin: np.float32) -> npt.NDArray[np.float64]:
