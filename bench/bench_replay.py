@@ -82,10 +82,16 @@ def _handbook(feature_set, hash_key):
     whole_s = time.perf_counter() - started
     engine, encoded = FeatureEngine(feature_set, Vocabulary()), replayed.encoded
     started = time.perf_counter()
-    engine.replay(encoded.ints, encoded.numbers)
+    n_scored = sum(
+        int((statuses == 0).sum()) for _, _, statuses in engine.replay_batches(encoded.ints, encoded.numbers)
+    )
     kernel_s = time.perf_counter() - started
+    assert n_scored == len(encoded)
     n = len(encoded)
-    return {"the Handbook's table": _rate(n, whole_s), "its kernel alone, without labels": _rate(n, kernel_s)}
+    return {
+        "the Handbook's table": _rate(n, whole_s),
+        "its kernel alone, batch by batch, without labels": _rate(n, kernel_s),
+    }
 
 
 def _rate(n, elapsed_s):

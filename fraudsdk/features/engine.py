@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from fraudsdk.telemetry.ticks import tick_clock
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32]
+Labels = tuple[Ints, npt.NDArray[np.int8], Ints]
 
 DEFAULT_MAX_ENTITIES = 1_000_000
 DEFAULT_JOURNAL_CAPACITY = 1_000_000
@@ -187,31 +189,66 @@ class FeatureEngine:
         ValueError
             The labels are not one row, value and time each, or are about a row that is not there.
         """
-        n = len(ints)
-        layout = self.record_layout
+        rows = np.empty((len(ints), self.n_features), dtype=np.float32)
+        statuses = np.zeros(len(ints), dtype=np.int8)
+        labels = _labels(label_rows, label_values, label_times_us)
+        for first, batch, _ in self._batches(ints, numbers, labels, rows, statuses):
+            if progress is not None:
+                progress(first + len(batch))
+        return rows, statuses
+
+    def replay_batches(
+        self,
+        ints: Ints,
+        numbers: Numbers,
+        *,
+        label_rows: Ints | None = None,
+        label_values: npt.NDArray[np.int8] | None = None,
+        label_times_us: Ints | None = None,
+    ) -> Iterator[tuple[int, Rows, npt.NDArray[np.int8]]]:
+        """
+        `replay`, `REPLAY_CHUNK` transactions at a time, in the memory of one batch.
+
+        Parameters
+        ----------
+        ints, numbers, label_rows, label_values, label_times_us
+            As for `replay`.
+
+        Yields
+        ------
+        first : int
+            Transaction that the batch begins with.
+        rows : float32[m, n_features]
+            Written over by the next batch: copy what is to be kept.
+        statuses : int8[m]
+        """
+        n_batch = min(len(ints), REPLAY_CHUNK)
+        rows = np.empty((n_batch, self.n_features), dtype=np.float32)
+        statuses = np.zeros(n_batch, dtype=np.int8)
+        labels = _labels(label_rows, label_values, label_times_us)
+        yield from self._batches(ints, numbers, labels, rows, statuses)
+
+    def _batches(
+        self, ints: Ints, numbers: Numbers, labels: Labels, rows: Rows, statuses: npt.NDArray[np.int8]
+    ) -> Iterator[tuple[int, Rows, npt.NDArray[np.int8]]]:
+        """Batches into `rows`, which holds all of them, or one of them after another."""
+        n, layout = len(ints), self.record_layout
         _require_layout("ints of a replay", ints, np.int64, (n, layout.n_ints))
         _require_layout("numbers of a replay", numbers, np.float64, (n, len(layout.numbers)))
-        rows = np.empty((n, self.n_features), dtype=np.float32)
-        statuses = np.zeros(n, dtype=np.int8)
-        labels = (
-            np.zeros(0, dtype=np.int64) if label_rows is None else label_rows,
-            np.zeros(0, dtype=np.int8) if label_values is None else label_values,
-            np.zeros(0, dtype=np.int64) if label_times_us is None else label_times_us,
-        )
         _require_labels(*labels, n)
-        done = next_label = 0
-        while done < n:
-            stop = min(n, done + REPLAY_CHUNK)
-            reached, next_label = kernels.replay(
-                self._context, ints[:stop], numbers[:stop], *labels, statuses[:stop], done, next_label, rows[:stop]
-            )
-            if reached < stop:
-                self.grow()
-            done = reached
-            if progress is not None:
-                progress(done)
-        rows[statuses != kernels.SCORED] = np.nan
-        return rows, statuses
+        next_label = 0
+        for first in range(0, n, REPLAY_CHUNK):
+            done, stop = first, min(n, first + REPLAY_CHUNK)
+            place = slice(first, stop) if len(rows) == n else slice(0, stop - first)
+            batch, batch_statuses = rows[place], statuses[place]
+            while done < stop:
+                done, next_label = kernels.replay(
+                    self._context, ints[:stop], numbers[:stop], *labels, batch_statuses, first, done, next_label, batch
+                )
+                if done < stop:
+                    self.grow()
+            batch[batch_statuses != kernels.SCORED] = np.nan
+            yield first, batch, batch_statuses
 
     def label(self, transaction_key: int, *, is_fraud: bool) -> bool:
         """A label arrived.  False when the transaction is no longer remembered."""
@@ -366,6 +403,14 @@ def _require_layout(what: str, array: npt.NDArray[Any], dtype: type, shape: tupl
         f"{what} must be {np.dtype(dtype)}{list(shape)}, C-contiguous and aligned; was {array.dtype}{list(array.shape)}"
         f"{'' if flags.c_contiguous else ', not contiguous'}{'' if flags.aligned else ', not aligned'}: "
         "take the arrays of the encoder, or copy with numpy.require"
+    )
+
+
+def _labels(rows: Ints | None, values: npt.NDArray[np.int8] | None, times_us: Ints | None) -> Labels:
+    return (
+        np.zeros(0, dtype=np.int64) if rows is None else rows,
+        np.zeros(0, dtype=np.int8) if values is None else values,
+        np.zeros(0, dtype=np.int64) if times_us is None else times_us,
     )
 
 

@@ -1200,10 +1200,10 @@ def score_one(context, record):
 
 @kernel(
     "UniTuple(int64, 2)(int64[::1], int64[:, ::1], float64[:, ::1], int64[::1], int8[::1], int64[::1], int8[::1], "
-    "int64, int64, float32[:, ::1])"
+    "int64, int64, int64, float32[:, ::1])"
 )
 def replay(
-    context, ints, numbers, label_rows, label_values, label_times_us, statuses, next_row, next_label, rows
+    context, ints, numbers, label_rows, label_values, label_times_us, statuses, first_row, next_row, next_label, rows
 ):  # fmt: skip
     """
     Observe many transactions in order, delivering each label at the time it would have been known.
@@ -1217,11 +1217,13 @@ def replay(
         In arrival order.
     label_rows, label_values, label_times_us : int64[m], int8[m], int64[m]
         Row that each label is about, 1 = fraud or 0 = genuine, and when it is known; by time.
-    statuses : int8[n]
+    statuses : int8[n - first_row]
         Written: `SCORED`, `DUPLICATE` or `LIFECYCLE` per row.
+    first_row : int64
+        The transaction that `statuses` and `rows` begin with.
     next_row, next_label : int64
         Where to go on.
-    rows : float32[n, n_features]
+    rows : float32[n - first_row, n_features]
         Written where the status is `SCORED`; left alone elsewhere.
 
     Returns
@@ -1238,10 +1240,10 @@ def replay(
             deliver(context, ints[label_rows[label], TRANSACTION_KEY], label_values[label] == 1)
             label += 1
         foresee_row(context, ints, i)
-        status, _ = observe_at(context, ints, numbers, i, True, rows[i])
+        status, _ = observe_at(context, ints, numbers, i, True, rows[i - first_row])
         if status == NEEDS_ROOM:
             return np.int64(i), np.int64(label)
-        statuses[i] = status
+        statuses[i - first_row] = status
     return np.int64(ints.shape[0]), np.int64(label)
 
 

