@@ -76,7 +76,7 @@ PLACE_WORDS: Final = 8
 # decayed sine, cosine, weight, time of decay
 HOURS_WORDS: Final = 4
 
-RING_FIRST_CAPACITY: Final = 4
+RING_FIRST_CAPACITY: Final = 1  # most entities, pairs above all, are met once or twice: ADR 0010
 DISTINCT_FIRST_CAPACITY: Final = 4
 
 # The tile ladder: width and number of tiles per level; the top level is lengthened to the longest window.

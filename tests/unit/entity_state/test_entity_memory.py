@@ -173,3 +173,17 @@ def test_the_entity_that_a_transaction_names_is_not_the_one_that_is_forgotten_fo
 
     assert driver.values(event, record=False) == driver.values(event) == {"is_new": 0.0}
     assert 0 == driver.engine.memory.counters()["evicted_entities"]
+
+
+def test_an_entity_that_was_met_once_keeps_its_one_event_in_the_smallest_chunk():
+    """
+    Most pairs of a user and a merchant are met once or twice: room for more events was an eighth of all memory.
+    """
+    spent = FeatureSet("spent", (Feature("spent", "sum", entity="user", window="1h"),))
+    driver = Driver(spent)
+    for i in range(100):
+        driver.observe(purchase(i, f"u{i}"))
+
+    head_bytes, smallest_chunk_bytes = 128, 64
+    each = driver.engine.memory.counters()["state_bytes"] / 100
+    assert head_bytes + smallest_chunk_bytes <= each <= head_bytes + smallest_chunk_bytes + 1
