@@ -3,7 +3,7 @@ Question   How many transactions a second does one core decide on, a table at a 
 Workload   The transactions and model of bench_score.py as Arrow tables of 1,000 rows, in order.
 Timed      Processor time of Scorer.score_batch(table), and of Scorer.score on the same rows as mappings, each scorer with a
            memory of its own.
-Not timed  Opening; making tables and mappings; the first 2,000 transactions.
+Not timed  Opening; making tables and mappings; the first 8,000 transactions.
 Check      Both give the same decisions.
 Gate       gates.toml: a row of a table against a row by itself.
 """
@@ -23,19 +23,19 @@ from fraudsdk import Scorer, ScorerConfig
 
 NOT_SENT = ("is_fraud", "label_time", "fraud_pattern")
 PER_TABLE = 1_000
-N_TABLES = 12
-N_HISTORY_TABLES = 2
+N_TABLES = 24
+N_HISTORY_TABLES = 8
 
 
 @pytest.mark.quick
 def test_a_row_of_a_table_costs_less_than_a_row_by_itself(
-    benchmark: Any, simulated: Any, replayed: Any, catalogue_model: Path, hash_key: bytes
+    benchmark: Any, traffic: Any, traffic_replayed: Any, catalogue_model: Path, hash_key: bytes
 ) -> None:
     pyarrow = pytest.importorskip("pyarrow")
-    order = replayed.order[: PER_TABLE * N_TABLES]
-    columns = {name: values[order] for name, values in simulated.columns.items() if name not in NOT_SENT}
+    order = traffic_replayed.order[: PER_TABLE * N_TABLES]
+    columns = {name: values[order] for name, values in traffic.columns.items() if name not in NOT_SENT}
     table = pyarrow.table({name: pyarrow.array(values, from_pandas=True) for name, values in columns.items()})
-    mappings = simulated.transactions(*order)
+    mappings = traffic.transactions(*order)
     work = [
         (table.slice(first, PER_TABLE), mappings[first : first + PER_TABLE])
         for first in range(0, len(order), PER_TABLE)

@@ -68,12 +68,12 @@ DISTURBANCES: Mapping[str, Disturbance | None] = {
 
 
 @pytest.fixture(scope="module")
-def transactions(simulated: Any, replayed: Any) -> list[dict[str, Any]]:
-    return list(simulated.transactions(*replayed.order[: N_HISTORY + N_TIMED]))
+def transactions(traffic: Any, traffic_replayed: Any) -> list[dict[str, Any]]:
+    return list(traffic.transactions(*traffic_replayed.order[: N_HISTORY + N_TIMED]))
 
 
 def test_callers_on_sixteen_threads_wait_less_than_for_one_row_of_xgboost(
-    benchmark: Any, transactions: list[dict[str, Any]], replayed: Any, catalogue_model: Path, hash_key: bytes
+    benchmark: Any, transactions: list[dict[str, Any]], traffic_replayed: Any, catalogue_model: Path, hash_key: bytes
 ) -> None:
     import xgboost
 
@@ -83,7 +83,7 @@ def test_callers_on_sixteen_threads_wait_less_than_for_one_row_of_xgboost(
     waited, called = {}, {}
 
     def by_xgboost(i: int) -> Any:
-        return booster.inplace_predict(replayed.rows[i : i + 1], predict_type="margin")
+        return booster.inplace_predict(traffic_replayed.rows[i : i + 1], predict_type="margin")
 
     def all_of_it() -> None:
         for name, disturbance in DISTURBANCES.items():
