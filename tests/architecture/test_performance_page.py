@@ -34,10 +34,15 @@ def test_the_tables_are_those_of_the_tracked_results(tracked, before):
 
 def test_the_tracked_results_hold_today_s_gates(tracked):
     """
-    A question that is newer than the results waits for the next `make bench`; one that is gone must leave them.
+    A question that is newer than the results waits for the next `make bench`; one that is gone must leave them.  An engine
+    without AVX-512 is judged by what is due of the portable one.
     """
     gates = tables.gates()
-    judged = {question: found["ratios"] for question, found in tracked["results"].items() if "ratios" in found}
+    judged = {
+        question.replace("avx2 engine", "portable engine"): found["ratios"]
+        for question, found in tracked["results"].items()
+        if "ratios" in found
+    }
 
     assert judged.keys() <= gates.keys()
     for question, ratios in judged.items():
