@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fraudsdk.config import ScorerConfig
     from fraudsdk.domain.decision import Decision, Outcome, Reason
+    from fraudsdk.domain.decisions import Decisions
     from fraudsdk.domain.explanation import Explanation
     from fraudsdk.domain.transaction import Transaction
     from fraudsdk.errors import FraudSDKError, InvalidTransactionError
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Deadline": "fraudsdk.telemetry.clock",
     "Decision": "fraudsdk.domain.decision",
+    "Decisions": "fraudsdk.domain.decisions",
     "Explanation": "fraudsdk.domain.explanation",
     "Feature": "fraudsdk.features.spec",
     "FeatureSet": "fraudsdk.features.spec",
@@ -39,6 +41,7 @@ _HOME = {
 __all__ = [
     "Deadline",
     "Decision",
+    "Decisions",
     "Explanation",
     "Feature",
     "FeatureSet",

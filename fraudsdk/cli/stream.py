@@ -17,6 +17,7 @@ import numpy as np
 from fraudsdk.cli.data import Table, Timeline, transactions_of
 from fraudsdk.cli.progress import Counter
 from fraudsdk.domain.decision import Decision
+from fraudsdk.domain.decisions import Decisions
 from fraudsdk.encoding.encoder import LABEL_NEVER
 from fraudsdk.errors import InvalidTransactionError
 from fraudsdk.scorer import Scorer
@@ -94,7 +95,7 @@ class Stream:
             rows = self._timeline.order[first : min(stop, first + BLOCK_ROWS)]
             yield first, transactions_of(self._table, rows)
 
-    def _score_batch(self, transactions: list[dict[str, Any]], first: int) -> list[Decision]:
+    def _score_batch(self, transactions: list[dict[str, Any]], first: int) -> Decisions:
         try:
             return self._scorer.score_batch(transactions)
         except InvalidTransactionError as error:

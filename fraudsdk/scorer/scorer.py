@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -26,6 +25,7 @@ import numpy.typing as npt
 from fraudsdk._jit import warm_up
 from fraudsdk.config import ScorerConfig
 from fraudsdk.domain.decision import Decision, Outcome, approval
+from fraudsdk.domain.decisions import Decisions
 from fraudsdk.domain.explanation import Explanation
 from fraudsdk.domain.fields import EVENT_TIME_US, TRANSACTION_KEY
 from fraudsdk.domain.masking import masked
@@ -82,6 +82,32 @@ class _Seen:
     margin: float = math.nan
     score: float = math.nan
     failed: str | None = None  # which stage, and why
+
+
+class _Batch:
+    """A batch on its way: what was sent, who judges it, and what has been decided so far."""
+
+    def __init__(
+        self, judge: Judge, encoded: EncodedTransactions, sent: SentRows, record: bool, n_features: int
+    ) -> None:
+        self.judge = judge
+        self.encoded = encoded
+        self.sent = sent
+        self.record = record
+        self.out = np.full((len(encoded), 2), np.nan)
+        # What is under way only, so that it stays in the cache.
+        self.rows = np.empty((min(len(encoded), _ROWS_AT_ONCE), n_features), np.float32)
+        self.seen = np.empty((len(self.rows), 2), np.int64)
+        self._singled_out: dict[int, Decision] = {}
+
+    def single_out(self, row: int, decision: Decision) -> None:
+        """Keep a decision that is more than an approval by its score."""
+        self._singled_out[row] = decision
+        self.out[row] = decision.margin, decision.score
+
+    def decisions(self) -> Decisions:
+        margins, scores = self.out.T
+        return Decisions(self.encoded.transaction_ids, scores, margins, self.judge.version, self._singled_out)
 
 
 class Scorer:
@@ -273,9 +299,9 @@ class Scorer:
             self._tell(decision)
         return decision
 
-    def score_batch(self, table: Any, *, record: bool = True) -> list[Decision]:
+    def score_batch(self, table: Any, *, record: bool = True) -> Decisions:
         """
-        Decide on many transactions, in the order given, which should be that of event time.
+        Decide on many transactions, in the order given, which should be that of event time, by one model.
 
         Parameters
         ----------
@@ -284,8 +310,8 @@ class Scorer:
 
         Returns
         -------
-        list of Decision
-            As `score` would give one by one.
+        Decisions
+            A sequence of what `score` would give one by one.
 
         Raises
         ------
@@ -293,12 +319,15 @@ class Scorer:
             Names the row.  Nothing of the batch was remembered.
         """
         encoded, sent = self._encoded(table)
-        decisions: list[Decision] = []
-        while len(decisions) < len(encoded):
-            decisions += self._decide_many(encoded, sent, len(decisions), record)
+        batch = _Batch(self._judge, encoded, sent, record, self._engine.n_features)
+        done = 0
+        while done < len(encoded):
+            done += self._decide_some(batch, done)
+        decisions = batch.decisions()
         if record and self._sink is not None:
-            for first in range(0, len(decisions), _TOLD_AT_ONCE):  # a bounded queue refuses more at once than it holds
-                self._tell(*decisions[first : first + _TOLD_AT_ONCE])
+            told = decisions[:]
+            for first in range(0, len(told), _TOLD_AT_ONCE):  # a bounded queue refuses more at once than it holds
+                self._tell(*told[first : first + _TOLD_AT_ONCE])
         return decisions
 
     def explain(self, transaction: Transaction | Mapping[str, Any]) -> Explanation:
@@ -556,23 +585,27 @@ class Scorer:
             raise self._from_the_future(encoded.transaction_ids[row]).in_row(row)
         return encoded, sent
 
-    def _decide_many(self, encoded: EncodedTransactions, sent: SentRows, first: int, record: bool) -> list[Decision]:
+    def _decide_some(self, batch: _Batch, first: int) -> int:
         """
-        Decide on up to `_ROWS_AT_ONCE` rows: features, margins and approvals by a kernel call each.
+        Decide on the next rows of a batch, up to `_ROWS_AT_ONCE`: features, margins and approvals by a kernel call each.
 
-        Fewer where a duplicate is among them, which is then the last.
+        Returns
+        -------
+        int
+            How many.  Fewer where a duplicate is among them, which is then the last.
         """
-        ints, numbers = (part[first : first + _ROWS_AT_ONCE] for part in (encoded.ints, encoded.numbers))
-        rows = np.empty((len(ints), len(self._row)), np.float32)
-        seen, out, failed = np.empty((len(ints), 2), np.int64), np.full((len(ints), 2), np.nan), None
+        judge, record = batch.judge, batch.record
+        at = slice(first, first + _ROWS_AT_ONCE)
+        ints, numbers, out, failed = batch.encoded.ints[at], batch.encoded.numbers[at], batch.out[at], None
+        rows, seen = batch.rows, batch.seen
+        n: int = 0
         with self._lock:
-            judge, n = self._judge, 0
             while True:
                 n = kernels.observe_many(ints, numbers, n, record, rows, self._context, seen)
                 if n == len(ints) or seen[n, 0] != NEEDS_ROOM:
                     break
                 self._engine.grow()
-            seen, out = seen[:n], out[:n]
+            seen = seen[:n]
             try:
                 if judge.model is not None:
                     margins = judge.model.margins(rows[:n])
@@ -583,26 +616,22 @@ class Scorer:
             under_way = ints[open_rows[seen[open_rows, 0] != DUPLICATE], TRANSACTION_KEY].tolist() if record else []
             self._under_way.update(under_way)
         try:
-            margins_and_scores = out.T.tolist()
-            ids = encoded.transaction_ids[first : first + n].tolist()
-            # All as if approved, which nearly all are.
-            decisions = list(map(approval, ids, *reversed(margins_and_scores), repeat(judge.version)))
             for i in open_rows.tolist():
-                one_sent = Sent(ids[i], partial(sent.row, first + i))
+                one_sent = Sent(batch.encoded.transaction_ids[first + i], partial(batch.sent.row, first + i))
                 status, journal_row = seen[i].tolist()
                 key = int(ints[i, TRANSACTION_KEY])
                 if status == DUPLICATE:
                     with self._lock:
-                        decisions[i] = self._recorded(one_sent, key, journal_row, None)
+                        batch.single_out(first + i, self._recorded(one_sent, key, journal_row, None))
                     continue
                 margin, score = out[i].tolist()
                 why = failed if status == SCORED else None
                 one = _Seen(judge, status, key, journal_row if record else -1, rows[i], margin, score, why)
-                decisions[i] = self._settled_by_policy(one, one_sent, None)
-            return decisions
+                batch.single_out(first + i, self._settled_by_policy(one, one_sent, None))
         except BaseException:
             self._abandon(*under_way)
             raise
+        return n
 
     def _from_the_future(self, transaction_id: str) -> InvalidTransactionError:
         return InvalidTransactionError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from fraudsdk import Decision, Explanation, Feature, FeatureSet, Outcome, Scorer, ScorerConfig, Transaction
+from fraudsdk import Decision, Decisions, Explanation, Feature, FeatureSet, Outcome, Scorer, ScorerConfig, Transaction
 
 with Scorer.open(ScorerConfig(model="compiled_models/reference")) as scorer:
     assert_type(scorer, Scorer)
@@ -12,7 +12,7 @@ with Scorer.open(ScorerConfig(model="compiled_models/reference")) as scorer:
     assert_type(decision, Decision)
     assert_type(decision.outcome, Outcome)
     assert_type(decision.score, float)
-    assert_type(scorer.score_batch([]), list[Decision])
+    assert_type(scorer.score_batch([]), Decisions)
     assert_type(scorer.explain({"transaction_id": "t-1"}), Explanation)
     assert_type(scorer.feedback("t-1", is_fraud=True), bool)
     assert_type(scorer.counters(), dict[str, int])

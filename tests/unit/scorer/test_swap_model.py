@@ -12,6 +12,7 @@ from fraudsdk import Scorer, ScorerConfig
 from fraudsdk.compiler.compile import compile_model
 from fraudsdk.errors import ModelNotFoundError, SchemaMismatchError
 from fraudsdk.features.catalogue import reference_feature_set
+from fraudsdk.model.artefact import load_artefact
 from fraudsdk.policy.bands import ScoreBands
 from fraudsdk.policy.spec import PolicySpec
 
@@ -73,6 +74,25 @@ def test_the_next_decision_is_the_new_models_and_its_policys(scorer, shorter):
     assert "APPROVE" == before.outcome.value and "REVIEW" == after.outcome.value
     assert before.margin != after.margin
     assert after.reasons and not after.degraded
+
+
+def test_a_batch_is_decided_by_the_model_that_it_began_with(artefact, shorter, hash_key):
+    class Swapping:
+        """Is asked about the first row of the batch, which `shorter` reviews, and swaps the model."""
+
+        def __init__(self):
+            self.explainer = load_artefact(shorter).explainer
+
+        def contributions(self, rows):
+            if scorer._judge.version == "small/2":
+                scorer.swap_model(artefact)
+            return self.explainer.contributions(rows)
+
+    with Scorer.open(ScorerConfig(model=shorter, hash_key=hash_key), explainer=Swapping()) as scorer:
+        decisions = scorer.score_batch([purchase(i) for i in range(600)])
+
+        assert {"small/2"} == {decision.model_version for decision in decisions}
+        assert "small/1" == scorer.score(purchase(601)).model_version
 
 
 def test_swapping_back_gives_the_same_bits_as_never_having_swapped(artefact, hash_key, scorer, shorter):
