@@ -103,8 +103,16 @@ class ExplanationError(ModelError):
     """Contributions of features do not add up to the margin that they explain."""
 
 
+class StateError(FraudSDKError):
+    """State that was kept cannot be used as asked; its owner must act."""
+
+
+class CorruptStateError(StateError):
+    """A file of state is not as it was written, in a place where no crash leaves it."""
+
+
 class StateUnavailableError(FraudSDKError):
-    """Entity state cannot be read now.  Nobody's fault: retry or degrade."""
+    """Entity state cannot be read or kept now.  Nobody's fault: retry or degrade."""
 
 
 class DeadlineExceededError(FraudSDKError):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from fraudsdk.entity_state.index_kernels import index_entities, index_journal
 from fraudsdk.entity_state.layout import (
     COUNTER_NAMES,
     META_BUMP,
+    META_ENTITIES,
+    META_JOURNAL_NEXT,
     META_MAX_ENTITIES,
     META_WORDS,
     StateLayout,
 )
-from fraudsdk.errors import ConfigurationError
+from fraudsdk.errors import ConfigurationError, StateError
 
 # Zeroed pages cost nothing until they are touched, so a generous first reservation saves every later copy.
 FIRST_POOL_WORDS = 1 << 26
@@ -71,6 +74,52 @@ class EntityMemory:
         used = int(self.meta[META_BUMP])
         larger[:used] = self.pool[:used]
         self.pool = larger
+
+    def restore(
+        self,
+        meta: npt.NDArray[np.int64],
+        pool: npt.NDArray[np.int64],
+        journal: npt.NDArray[np.int64],
+        journal_capacity: int,
+    ) -> None:
+        """
+        Become what another memory of this layout was; bounds stay one's own.
+
+        Parameters
+        ----------
+        meta, pool, journal : int64[META_WORDS], int64[n], int64[m, journal_words]
+            Of the other: pool and journal as far as they are in use.
+        journal_capacity : int
+            Of the other.
+
+        Raises
+        ------
+        StateError
+            It remembers more entities than this one may.
+        """
+        max_entities, n_entities = int(self.meta[META_MAX_ENTITIES]), int(meta[META_ENTITIES])
+        if n_entities > max_entities:
+            raise StateError(
+                f"{n_entities} entities were kept and max_entities is {max_entities}; raise it to at least as many"
+            )
+        self.meta[:] = meta
+        self.meta[META_MAX_ENTITIES] = max_entities
+        least = len(pool) + 2 * (self.layout.worst_words + SPARE_WORDS)
+        if len(self.pool) < least:
+            self.pool = np.zeros(_power_of_two(least), dtype=np.int64)
+        self.pool[: len(pool)] = pool
+        # A transaction's row is its arrival number, modulo the capacity.
+        arrived = int(meta[META_JOURNAL_NEXT])
+        arrivals = np.arange(max(0, arrived - min(len(journal), len(self.journal))), arrived)
+        rows = arrivals % len(self.journal)
+        self.journal[rows] = journal[arrivals % journal_capacity]
+        index_entities(self.pool, self.meta, self.table)
+        index_journal(self.journal, rows, self.journal_index)
+
+    @property
+    def max_entities(self) -> int:
+        """Bound of entities of all kinds together."""
+        return int(self.meta[META_MAX_ENTITIES])
 
     @property
     def bump_max(self) -> int:

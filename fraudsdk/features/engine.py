@@ -66,6 +66,16 @@ class Recorded:
     verdict: int
 
 
+def label_bits(is_fraud: bool) -> tuple[int, int]:
+    """Flags that a label sets, and clears."""
+    return (FRAUD, GENUINE) if is_fraud else (GENUINE, FRAUD)
+
+
+def answer_bits(declined: bool) -> tuple[int, int]:
+    """Flags that the host's final answer sets, and clears."""
+    return (DECLINED, 0) if declined else (0, DECLINED)
+
+
 class FeatureEngine:
     """
     Features of one transaction, or of many in order, over one memory.
@@ -252,12 +262,15 @@ class FeatureEngine:
 
     def label(self, transaction_key: int, *, is_fraud: bool) -> bool:
         """A label arrived.  False when the transaction is no longer remembered."""
-        set_bits, clear_bits = (FRAUD, GENUINE) if is_fraud else (GENUINE, FRAUD)
-        return self._amend(transaction_key, set_bits, clear_bits)
+        return self.amend(transaction_key, *label_bits(is_fraud))
 
     def answered(self, transaction_key: int, *, declined: bool) -> bool:
         """The host's final answer arrived.  False when the transaction is no longer remembered."""
-        return self._amend(transaction_key, DECLINED if declined else 0, 0 if declined else DECLINED)
+        return self.amend(transaction_key, *answer_bits(declined))
+
+    def amend(self, transaction_key: int, set_bits: int, clear_bits: int) -> bool:
+        """Change the flags of a transaction.  False when it is no longer remembered."""
+        return bool(kernels.amend_transaction(self._context, transaction_key, set_bits, clear_bits))
 
     def keep_verdict(self, journal_row: int, transaction_key: int, recorded: Recorded) -> None:
         """Keep a verdict with its transaction, unless the row is another's by now; call it under the lock."""
@@ -324,12 +337,13 @@ class FeatureEngine:
         part = head + int(kind[kernels.KIND_DISTINCT]) + int(op[OP_SLOT]) * kernels.DISTINCT_WORDS
         return bool(self.memory.pool[part + kernels.DISTINCT_CAPACITY] == kernels.SKETCHED)
 
-    def _amend(self, transaction_key: int, set_bits: int, clear_bits: int) -> bool:
-        return bool(kernels.amend_transaction(self._context, transaction_key, set_bits, clear_bits))
-
     def grow(self) -> None:
         """More room, after a kernel said `kernels.NEEDS_ROOM`."""
         self.memory.grow()
+        self._point_at_memory()
+
+    def adopt_memory(self) -> None:
+        """Work with what was restored into `memory`."""
         self._point_at_memory()
 
     def attach(self, ints: Ints, numbers: Numbers, row: Rows) -> None:

@@ -13,7 +13,9 @@ unknown.  What a feature contributed is not kept.
 from __future__ import annotations
 
 import threading
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
 
 from fraudsdk.domain.decision import Decision, Outcome, Reason
 
@@ -25,13 +27,17 @@ _WORD_BITS: Final = 11
 _REASON_BITS: Final = 9
 _MAX_REASONS: Final = 4
 _BECAUSE: Final = "as recorded"
+_REASON: Final = "reason"
+_VERSION: Final = "version"
+_DECIDER: Final = "decider"
 
 
 class _Words(Generic[W]):
     """Numbers for words, in order of appearance; 0 = one that came after the table was full."""
 
-    def __init__(self, bits: int, unknown: W) -> None:
+    def __init__(self, bits: int, unknown: W, told: Callable[[W], None]) -> None:
         self._limit = 1 << bits
+        self._told = told
         self._words: list[W] = [unknown]
         self._numbers: dict[W, int] = {}
         self._lock = threading.Lock()
@@ -43,21 +49,39 @@ class _Words(Generic[W]):
         with self._lock:
             if word not in self._numbers and len(self._words) < self._limit:
                 self._words.append(word)
+                self._told(word)
                 self._numbers[word] = len(self._words) - 1
             return self._numbers.get(word, 0)
 
     def word(self, number: int) -> W:
-        return self._words[number]
+        """What has a number; the unknown word where a crash came between a decision and its words."""
+        return self._words[number if number < len(self._words) else 0]
 
 
 class DecisionRecorder:
     """Packs decisions into words of the journal and back.  Safe to share between threads."""
 
     def __init__(self) -> None:
+        self._told: list[tuple[str, Any]] = []
         # By their texts: the hash of three strings takes a tenth of that of a reason.
-        self._reasons: _Words[tuple[str, str, str] | None] = _Words(_REASON_BITS, None)
-        self._versions: _Words[str] = _Words(_WORD_BITS, "unknown")
-        self._deciders: _Words[str] = _Words(_WORD_BITS, "unknown")
+        self._reasons = _Words[tuple[str, str, str] | None](_REASON_BITS, None, partial(self._tell, _REASON))
+        self._versions = _Words[str](_WORD_BITS, "unknown", partial(self._tell, _VERSION))
+        self._deciders = _Words[str](_WORD_BITS, "unknown", partial(self._tell, _DECIDER))
+
+    @property
+    def words(self) -> Sequence[tuple[str, Any]]:
+        """Every word that packed decisions refer to, in order of appearance; it only grows."""
+        return self._told
+
+    def learn(self, table: str, word: Any) -> None:
+        """Take a word of `words` of another recorder, in the order of that: it gets the same number here."""
+        if table == _REASON:
+            self._reasons.number(tuple(word))
+        else:
+            {_VERSION: self._versions, _DECIDER: self._deciders}[table].number(word)
+
+    def _tell(self, table: str, word: Any) -> None:
+        self._told.append((table, word))
 
     def pack(self, decision: Decision) -> int:
         """One positive int64 that `unpack` reads."""

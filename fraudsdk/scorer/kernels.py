@@ -17,20 +17,41 @@ import math
 import numpy as np
 
 from fraudsdk._jit import borrowed, device, kernel
-from fraudsdk._native import ADDRESS_WORDS, call_float32, float_rows_of, int_rows_of, ints_of, row_of
+from fraudsdk._native import (
+    ADDRESS_WORDS,
+    call_float32,
+    float_rows_of,
+    int_rows_of,
+    ints_of,
+    measured_ints_of,
+    measured_rows_of,
+    row_of,
+)
 from fraudsdk._ticks import elapsed_ns, ticks
-from fraudsdk.domain.fields import EVENT_TIME_US
+from fraudsdk.domain.fields import EVENT_TIME_US, TRANSACTION_KEY
 from fraudsdk.encoding.mapping_kernels import WRITTEN, read_mapping
+from fraudsdk.entity_state.kernels import journal_find
 from fraudsdk.entity_state.layout import JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
-from fraudsdk.features.context import INTS, JOURNAL, NUMBERS, ROW
-from fraudsdk.features.kernels import DUPLICATE, NEEDS_ROOM, SCORED, foresee_now, foresee_row, observe_at
+from fraudsdk.entity_state.log_kernels import LOG_WORDS, has_room_for_events, log_event
+from fraudsdk.features.context import INTS, JOURNAL, JOURNAL_INDEX, NUMBERS, ROW
+from fraudsdk.features.kernels import (
+    DUPLICATE,
+    LIFECYCLE,
+    NEEDS_ROOM,
+    SCORED,
+    foresee_now,
+    foresee_row,
+    observe_at,
+)
 from fraudsdk.telemetry.kernels import bump
 
 LATEST_US = 2**63 - 1  # later than any event
+NO_LOG = np.zeros(LOG_WORDS, np.int64)
 
 # Besides what `observe_at` says.
 APPROVED = 4  # below every band, and recorded as such
 UNREAD = 5  # nothing was done: not spelt in an everyday way, or from the future
+LOG_FULL = 6  # nothing was done: to remember it, the log needs room first
 
 # Words of a judge.
 FOREST = 0  # address of ``float f(int64_t row, int64_t tables)``, 0 = none
@@ -104,6 +125,22 @@ def record_approval(engine, journal_row, judge, out):
 
 
 @device
+def is_new(engine, ints):
+    """Whether a transaction is none of those remembered."""
+    journal, index = measured_rows_of(engine, JOURNAL), measured_ints_of(engine, JOURNAL_INDEX)
+    return journal_find(journal, index, ints[0, TRANSACTION_KEY]) < 0
+
+
+@device
+def log_observed(log, ints, numbers, i, status, judge, out):
+    """Log a transaction that was remembered, with its approval where that is settled."""
+    if status == APPROVED:
+        log_event(log, ints, numbers, i, out[MARGIN], out[SCORE], judge[APPROVAL])
+    elif status == SCORED or status == LIFECYCLE:
+        log_event(log, ints, numbers, i, np.nan, np.nan, 0)
+
+
+@device
 def lap(latency, stage, started):
     """Count what a stage took; returns when the next one starts."""
     now = ticks(latency[CLOCK])
@@ -112,10 +149,11 @@ def lap(latency, stage, started):
 
 
 @kernel(
-    "UniTuple(int64, 2)(int64, int64, int64, int64, int64[::1], int64[::1], int64[::1], float64[::1], float64[::1], int64[::1])",
+    "UniTuple(int64, 2)(int64, int64, int64, int64, int64[::1], int64[::1], int64[::1], float64[::1], float64[::1], int64[::1], "
+    "int64[::1])",
     nogil=False,
 )
-def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, out, latency):
+def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, out, latency, log):
     """
     Read, remember and score one transaction.
 
@@ -139,15 +177,17 @@ def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, ou
         Receives `MARGIN` and `SCORE`; NaN where the model was not asked.
     latency : int64[n]
         Where the histograms of the stages are (`fraudsdk.scorer.latency`).
+    log : int64[LOG_WORDS]
+        Where what is remembered is logged (`fraudsdk.entity_state.log_kernels`).
 
     Returns
     -------
     status : int64
-        As `observe_at`, or `UNREAD` (nothing was done: Python must look at it) or `APPROVED`.
+        As `observe_at`, or `APPROVED`; or `UNREAD` (Python must look at it) or `LOG_FULL`, where nothing was done.
     journal_row : int64
     """
     program, engine, judge = borrowed(program), borrowed(engine), borrowed(judge)
-    scale, out, latency = borrowed(scale), borrowed(out), borrowed(latency)
+    scale, out, latency, log = borrowed(scale), borrowed(out), borrowed(latency), borrowed(log)
     started = ticks(latency[CLOCK])
     ints, numbers, row = int_rows_of(engine, INTS), float_rows_of(engine, NUMBERS), row_of(engine, ROW)
     if mapping != 0 and read_mapping(mapping, program, ints, numbers, 0) != WRITTEN:
@@ -156,19 +196,23 @@ def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, ou
         return np.int64(UNREAD), np.int64(-1)
     if mapping != 0:  # what Python has read is not timed here
         started = lap(latency, ENCODE, started)
+    if record == 1 and not has_room_for_events(log, 1) and is_new(engine, ints):
+        return np.int64(LOG_FULL), np.int64(-1)
     foresee_now(engine, ints)
     status, journal_row = observe_at(engine, ints, numbers, 0, record == 1, row)
     started = lap(latency, FEATURES, started)
     out[MARGIN] = np.nan
     out[SCORE] = np.nan
-    if status != SCORED or ask == 0 or judge[FOREST] == 0:
-        return np.int64(status), np.int64(journal_row)
-    margin = call_float32(judge[FOREST], engine[ROW * ADDRESS_WORDS], judge[FOREST_TABLES])
-    approved = settle(margin, scale, out)
-    if approved and record == 1:
-        record_approval(engine, journal_row, judge, out)
-    lap(latency, MODEL, started)
-    return np.int64(APPROVED if approved else SCORED), np.int64(journal_row)
+    if status == SCORED and ask == 1 and judge[FOREST] != 0:
+        margin = call_float32(judge[FOREST], engine[ROW * ADDRESS_WORDS], judge[FOREST_TABLES])
+        if settle(margin, scale, out):
+            status = APPROVED
+            if record == 1:
+                record_approval(engine, journal_row, judge, out)
+        lap(latency, MODEL, started)
+    if record == 1:
+        log_observed(log, ints, numbers, 0, status, judge, out)
+    return np.int64(status), np.int64(journal_row)
 
 
 @kernel("int64(int64[:, ::1], float64[:, ::1], int64, int64, float32[:, ::1], int64[::1], int64[:, ::1])")
@@ -229,3 +273,20 @@ def settle_many(margins, record, engine, judge, scale, seen, out):
         seen[i, 0] = APPROVED
         if record == 1:
             record_approval(engine, seen[i, 1], judge, out[i])
+
+
+@kernel("void(int64[:, ::1], float64[:, ::1], int64[:, ::1], float64[:, ::1], int64[::1], int64[::1])")
+def log_many(ints, numbers, seen, out, judge, log):
+    """
+    Log what `observe_many` remembered and `settle_many` settled; there must be room.
+
+    Parameters
+    ----------
+    ints, numbers : int64[n, n_ints], float64[n, n_numbers]
+    seen, out : int64[m, 2], float64[m, 2]
+        Of the first m of them.
+    """
+    ints, numbers, seen, out = borrowed(ints), borrowed(numbers), borrowed(seen), borrowed(out)
+    judge, log = borrowed(judge), borrowed(log)
+    for i in range(seen.shape[0]):
+        log_observed(log, ints, numbers, i, seen[i, 0], judge, out[i])

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import threading
+from pathlib import Path
 from typing import Final
 
-from fraudsdk.config import ScorerConfig
+import numpy as np
+
+from fraudsdk.config import Durability, ScorerConfig
+from fraudsdk.encoding.encoder import Encoder
 from fraudsdk.encoding.vocabulary import Vocabulary
+from fraudsdk.entity_state.state_directory import StateIdentity
 from fraudsdk.errors import ModelError
+from fraudsdk.features.engine import FeatureEngine
 from fraudsdk.features.spec import FeatureSet
 from fraudsdk.model.artefact import CompiledModel
 from fraudsdk.model.documents import parse
+from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.policy.spec import PolicySpec
+from fraudsdk.scorer.kept_state import KeptState
 
 FEATURES_FILE: Final = "features.toml"
 VOCABULARY_FILE: Final = "vocabulary.json"
 POLICY_FILE: Final = "policy.toml"
+
+# Changes when encoding or features come to mean another thing by the same declaration.
+_MEANING: Final = "fraudsdk-1"
 
 
 def feature_set_of(config: ScorerConfig, model: CompiledModel | None) -> FeatureSet:
@@ -36,3 +50,47 @@ def policy_of(config: ScorerConfig, model: CompiledModel | None) -> PolicySpec:
     if model is not None and POLICY_FILE in model.manifest.files:
         return PolicySpec.from_toml(model.read(POLICY_FILE).decode())
     return PolicySpec()
+
+
+def kept_state_of(
+    config: ScorerConfig, encoder: Encoder, engine: FeatureEngine, recorder: DecisionRecorder, lock: threading.Lock
+) -> KeptState | None:
+    """The state in the directory of a configuration, given to engine and recorder; None without a directory."""
+    if config.state_dir is None:
+        return None
+    assert config.hash_key is not None  # ScorerConfig saw to it
+    return KeptState(
+        Path(config.state_dir),
+        identity_of(engine, encoder.vocabulary, config.hash_key),
+        engine,
+        recorder,
+        lambda: another(engine, encoder),
+        lock=lock,
+        durability=Durability(config.durability),
+    )
+
+
+def another(engine: FeatureEngine, encoder: Encoder) -> FeatureEngine:
+    """An empty engine of the same features and bounds, with arrays of its own to work in."""
+    memory = engine.memory
+    empty = FeatureEngine(
+        engine.feature_set,
+        encoder.vocabulary,
+        max_entities=memory.max_entities,
+        journal_capacity=len(memory.journal),
+    )
+    empty.attach(*encoder.empty(1), np.empty(empty.n_features, np.float32))
+    return empty
+
+
+def identity_of(engine: FeatureEngine, vocabulary: Vocabulary, hash_key: bytes) -> StateIdentity:
+    """What the state of an engine means."""
+    plan = engine.plan
+    record = [_MEANING, dataclasses.asdict(plan.record), vocabulary.fingerprint, engine.feature_set.currency]
+    state = plan.state
+    tables = (
+        *(state.kinds, state.columns, state.measures, state.distincts, state.decayeds),
+        *(plan.filters, plan.filter_ranges, plan.places),
+    )
+    remembered = json.dumps(state.names).encode() + b"".join(table.tobytes() for table in tables)
+    return StateIdentity.of(json.dumps(record, sort_keys=True).encode(), remembered, hash_key)

@@ -40,8 +40,9 @@ from fraudsdk.errors import (
     FraudSDKError,
     InvalidTransactionError,
     SchemaMismatchError,
+    StateUnavailableError,
 )
-from fraudsdk.features.engine import FeatureEngine, Recorded
+from fraudsdk.features.engine import FeatureEngine, Recorded, answer_bits, label_bits
 from fraudsdk.features.kernels import DUPLICATE, LIFECYCLE, NEEDS_ROOM, SCORED
 from fraudsdk.features.spec import FeatureSet
 from fraudsdk.model.artefact import CompiledModel, load_artefact
@@ -54,7 +55,8 @@ from fraudsdk.scorer import kernels
 from fraudsdk.scorer.explanations import contributions, explanation
 from fraudsdk.scorer.judge import Judge
 from fraudsdk.scorer.latency import StageLatency
-from fraudsdk.scorer.parts import feature_set_of, policy_of, vocabulary_of
+from fraudsdk.scorer.parts import feature_set_of, kept_state_of, policy_of, vocabulary_of
+from fraudsdk.scorer.recovery import Recovered
 from fraudsdk.scorer.sent import Sent, SentRows, id_of, is_readable_by_column
 from fraudsdk.sinks.port import DecisionSink
 from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock, Deadline
@@ -62,6 +64,7 @@ from fraudsdk.telemetry.histogram import LatencySummary
 
 # How long a duplicate waits for the decision it duplicates, where its caller sets no deadline.
 _TWIN_WAIT_S: Final = 0.25
+_NOT_YET: Final = (NEEDS_ROOM, kernels.LOG_FULL)
 _CLOSE_FLUSH_US: Final = 5_000_000
 _TOLD_AT_ONCE: Final = 64
 # One transaction in so many has its features timed one by one.
@@ -82,6 +85,7 @@ class _Seen:
     margin: float = math.nan
     score: float = math.nan
     failed: str | None = None  # which stage, and why
+    because: str = ""  # why it is not remembered, though it should be
 
 
 class _Batch:
@@ -98,6 +102,7 @@ class _Batch:
         # What is under way only, so that it stays in the cache.
         self.rows = np.empty((min(len(encoded), _ROWS_AT_ONCE), n_features), np.float32)
         self.seen = np.empty((len(self.rows), 2), np.int64)
+        self.because = ""  # why it is not kept as it should be
         self._singled_out: dict[int, Decision] = {}
 
     def single_out(self, row: int, decision: Decision) -> None:
@@ -107,7 +112,11 @@ class _Batch:
 
     def decisions(self) -> Decisions:
         margins, scores = self.out.T
-        return Decisions(self.encoded.transaction_ids, scores, margins, self.judge.version, self._singled_out)
+        decisions = Decisions(self.encoded.transaction_ids, scores, margins, self.judge.version, self._singled_out)
+        if not self.because:
+            return decisions
+        unkept = {row: _unkept(decision, self.because) for row, decision in enumerate(decisions)}
+        return Decisions(self.encoded.transaction_ids, scores, margins, self.judge.version, unkept)
 
 
 class Scorer:
@@ -165,8 +174,6 @@ class Scorer:
         self._config = config
         self._policy = policy
         self._has_own_policy = model is None or config.policy is not None or policy != policy_of(config, model)
-        self._recorder = DecisionRecorder()
-        self._judge = self._judge_of(model, policy, explainer)
         self._sink = sink
         self._clock = clock
         self._future_skew_us = config.future_skew_us
@@ -177,8 +184,12 @@ class Scorer:
         self._engine.attach(self._ints, self._numbers, self._row)
         self._context = self._engine.context
         self._program = self._encoder.program
+        self._recorder = DecisionRecorder()
         self._lock = threading.Lock()
-        self._settled = threading.Condition(self._lock)  # only duplicates of what is under way wait here
+        self._state = kept_state_of(config, self._encoder, self._engine, self._recorder, self._lock)
+        self._log = kernels.NO_LOG if self._state is None else self._state.words
+        self._judge = self._judge_of(model, policy, explainer)
+        self._twin_settled = threading.Condition(self._lock)  # only duplicates of what is under way wait here
         self._sink_lock = threading.Lock()  # a sink is called from one thread at a time
         self._under_way: set[int] = set()
         self._n_seen = 0
@@ -265,7 +276,8 @@ class Scorer:
         policy = self._policy if self._has_own_policy else policy_of(self._config, model)
         judge = self._judge_of(model, policy, None)
         model.warm_up()
-        replaced, self._judge = self._judge, judge
+        with self._lock:
+            replaced, self._judge = self._judge, judge
         return replaced.model
 
     def score(
@@ -323,6 +335,8 @@ class Scorer:
         done = 0
         while done < len(encoded):
             done += self._decide_some(batch, done)
+        with self._lock:
+            batch.because = batch.because or self._settled()
         decisions = batch.decisions()
         if record and self._sink is not None:
             told = decisions[:]
@@ -376,6 +390,13 @@ class Scorer:
         -------
         bool
             False when the transaction is no longer remembered, which is counted.
+
+        Raises
+        ------
+        InvalidTransactionError
+            An argument is wrong.
+        StateUnavailableError
+            It cannot be kept now.  To say it again is safe: it counts once.
         """
         known_as = _parsed("transaction_id", transaction_id, parse_identifier)
         if known_as is None:
@@ -385,18 +406,19 @@ class Scorer:
         declined = _parsed("declined", declined, parse_flag)
         if is_fraud is None and declined is None:
             raise InvalidTransactionError("is_fraud", "and declined are both missing", "say at least one of them")
-        remembered = True
+        said = [] if is_fraud is None else [label_bits(is_fraud)]
+        said += [] if declined is None else [answer_bits(declined)]
         with self._lock:
-            if is_fraud is not None:
-                remembered = self._engine.label(key, is_fraud=is_fraud)
-            if declined is not None:
-                remembered = self._engine.answered(key, declined=declined) and remembered
+            remembered = all([self._amend(key, *bits) for bits in said])  # noqa: C419  # each is said, whatever the first came to
+            if because := self._settled():
+                raise StateUnavailableError(f"what was said may be lost: {because}; say it again, it counts once")
         return remembered
 
     def counters(self) -> dict[str, int]:
         """What has happened so far, by name: events, evictions, late events, duplicates, degraded decisions, ..."""
         with self._lock:
-            return self._engine.memory.counters() | self._failures
+            kept = {} if self._state is None else self._state.counters()
+            return self._engine.memory.counters() | self._failures | kept
 
     def latencies(self) -> dict[str, LatencySummary]:
         """
@@ -421,8 +443,27 @@ class Scorer:
         """The model that decides now."""
         return self._judge.model
 
+    @property
+    def recovered(self) -> Recovered | None:
+        """What was found in the state directory; None without one."""
+        return None if self._state is None else self._state.recovered
+
     def close(self) -> None:
-        """Flush and close the sink, if there is one."""
+        """
+        Write what is kept, then flush and close the sink; of what there is of them.
+
+        Raises
+        ------
+        StateUnavailableError
+            Some of the state could not be written.
+        """
+        try:
+            if self._state is not None:
+                self._state.close()
+        finally:
+            self._close_sink()
+
+    def _close_sink(self) -> None:
         if self._sink is not None:
             try:
                 self._sink.flush(Deadline.after_us(_CLOSE_FLUSH_US))
@@ -448,12 +489,16 @@ class Scorer:
             amount_of=self._encoder.amount_major,
         )
         version = "none" if model is None else model.version
+        approved = self._recorder.pack(approval("", 0.0, 0.0, version))
+        if self._state is not None:
+            with self._lock:
+                self._state.log_new_words()  # before the first approval that refers to them
         return Judge(
             model,
             Calibration.identity() if model is None else model.calibration,
             compiled,
             explainer if explainer is not None or model is None else model.explainer,
-            self._recorder.pack(approval("", 0.0, 0.0, version)),
+            approved,
         )
 
     # --- the path of a transaction -----------------------------------------------------------------------------------
@@ -481,7 +526,7 @@ class Scorer:
     def _abandon(self, *keys: int) -> None:
         with self._lock:
             self._under_way.difference_update(keys)
-            self._settled.notify_all()
+            self._twin_settled.notify_all()
 
     def _see(
         self, sent: Any, transaction: Transaction | None, record: bool, deadline: Deadline | None
@@ -503,28 +548,31 @@ class Scorer:
             with self._lock:
                 judge = self._judge
                 ask = deadline is None or not deadline.passed()
-                if transaction is None:
-                    mapping, latest_us = id(sent), self._clock.now_us() + self._future_skew_us
-                else:
-                    mapping, latest_us = 0, kernels.LATEST_US
-                    self._encoder.encode(transaction, self._ints, self._numbers)
-                stage = "features"
-                status = NEEDS_ROOM
-                while status == NEEDS_ROOM:
+                mapping, latest_us = id(sent), self._clock.now_us() + self._future_skew_us
+                status, because = NEEDS_ROOM, ""
+                while status in _NOT_YET:
+                    if transaction is not None:
+                        mapping, latest_us = 0, kernels.LATEST_US
+                        self._encoder.encode(transaction, self._ints, self._numbers)
+                    stage = "features"
                     # fmt: off
                     status, journal_row = kernels.score_one(
                         mapping, latest_us, record, ask, self._program, self._context,
-                        judge.words, judge.scale, self._out, self._latency.words,
+                        judge.words, judge.scale, self._out, self._latency.words, self._log,
                     )
                     # fmt: on
                     if status == NEEDS_ROOM:
                         self._engine.grow()
+                    elif status == kernels.LOG_FULL:
+                        because = self._room_for(1)
+                        record = not because
                 self._n_seen += 1
                 if self._n_seen % _TIMED_EVERY == 0:
                     self._engine.time_features()
                 if status == kernels.APPROVED and (deadline is None or not deadline.passed()):
                     margin, score = self._out.tolist()
-                    return approval(id_of(sent if transaction is None else transaction), score, margin, judge.version)
+                    named = id_of(sent if transaction is None else transaction)
+                    return self._promised(approval(named, score, margin, judge.version), because, record)
                 if status == kernels.UNREAD:
                     return None
                 key = int(self._ints[0, TRANSACTION_KEY])
@@ -539,7 +587,7 @@ class Scorer:
                 else:
                     self._under_way.add(key)
                 margin, score = self._out.tolist()
-                return _Seen(judge, status, key, journal_row, self._row.copy(), margin, score)
+                return _Seen(judge, status, key, journal_row, self._row.copy(), margin, score, because=because)
         except InvalidTransactionError:
             raise
         except Exception as error:  # not the caller's fault: a decision is due whatever broke
@@ -594,12 +642,15 @@ class Scorer:
         int
             How many.  Fewer where a duplicate is among them, which is then the last.
         """
-        judge, record = batch.judge, batch.record
+        judge = batch.judge
         at = slice(first, first + _ROWS_AT_ONCE)
         ints, numbers, out, failed = batch.encoded.ints[at], batch.encoded.numbers[at], batch.out[at], None
         rows, seen = batch.rows, batch.seen
         n: int = 0
         with self._lock:
+            if batch.record and not batch.because:
+                batch.because = self._room_for(len(ints))
+            record = batch.record and not batch.because
             while True:
                 n = kernels.observe_many(ints, numbers, n, record, rows, self._context, seen)
                 if n == len(ints) or seen[n, 0] != NEEDS_ROOM:
@@ -612,6 +663,8 @@ class Scorer:
                     kernels.settle_many(margins, record, self._context, judge.words, judge.scale, seen, out)
             except Exception as error:  # not the caller's fault: a decision is due whatever broke
                 failed = f"model: {_described(error)}"
+            if record:
+                kernels.log_many(ints, numbers, seen, out, judge.words, self._log)
             open_rows = np.flatnonzero(seen[:, 0] != kernels.APPROVED)
             under_way = ints[open_rows[seen[open_rows, 0] != DUPLICATE], TRANSACTION_KEY].tolist() if record else []
             self._under_way.update(under_way)
@@ -663,6 +716,26 @@ class Scorer:
                 degraded_because=f"{because}; fallback: {_described(error)}",
             )
 
+    def _room_for(self, n_events: int) -> str:
+        """Wait for room to log transactions; empty, or why there is none.  Called under the lock, which it may let go."""
+        return "" if self._state is None else self._state.wait_for_room(n_events)
+
+    def _amend(self, key: int, set_bits: int, clear_bits: int) -> bool:
+        """Change the flags of a remembered transaction, here and in the log.  Called under the lock."""
+        if self._state is not None:
+            self._state.require_room_for_amendment()
+            self._state.keep_amendment(key, set_bits, clear_bits)
+        return self._engine.amend(key, set_bits, clear_bits)
+
+    def _settled(self) -> str:
+        """Wait until what was recorded is kept as was asked for; empty, or why it is not.  Called under the lock."""
+        return "" if self._state is None else self._state.settle()
+
+    def _promised(self, decision: Decision, because: str, record: bool) -> Decision:
+        """A decision once its transaction is kept, or with why it is not.  Called under the lock."""
+        because = because or (self._settled() if record else "")
+        return _unkept(decision, because) if because else decision
+
     def _keep(self, decision: Decision, seen: _Seen, policy_ns: int) -> Decision:
         """Record a decision for its duplicates, and count it where it is less than a full one."""
         recorded = Recorded(decision.margin, decision.score, self._recorder.pack(decision))
@@ -671,10 +744,12 @@ class Scorer:
             self._latency.policy.record(policy_ns)
             if seen.journal_row >= 0:
                 self._engine.keep_verdict(seen.journal_row, seen.key, recorded)
+                if self._state is not None:
+                    self._state.keep_verdict(seen.key, recorded)
                 self._under_way.discard(seen.key)
                 if self._n_waiting:
-                    self._settled.notify_all()
-        return decision
+                    self._twin_settled.notify_all()
+            return self._promised(decision, seen.because, seen.journal_row >= 0)
 
     def _recorded(self, sent: Sent, key: int, journal_row: int, deadline: Deadline | None) -> Decision:
         """
@@ -685,7 +760,7 @@ class Scorer:
         """
         if key in self._under_way:
             self._n_waiting += 1
-            self._settled.wait_for(
+            self._twin_settled.wait_for(
                 lambda: key not in self._under_way, _TWIN_WAIT_S if deadline is None else deadline.remaining_s()
             )
             self._n_waiting -= 1
@@ -704,6 +779,13 @@ class Scorer:
                 self._sink.write(decisions)
             except Exception:  # the decision is made; that it was not passed on is counted, not the caller's to handle
                 self._failures["sink_refused"] += len(decisions)
+
+
+def _unkept(decision: Decision, because: str) -> Decision:
+    why = f"state: {because}"
+    if decision.degraded_because:
+        why = f"{decision.degraded_because}; {why}"
+    return replace(decision, degraded=True, degraded_because=why)
 
 
 def _lifecycle(judge: Judge, transaction_id: str) -> Decision:

@@ -1,0 +1,295 @@
+"""
+The event log of one process: kernels append to a buffer, a thread of its own writes it to disk.
+
+::
+
+    scoring thread ── a few dozen words ──> buffer ══ swapped, at most every interval ══> checksums ──> segment ──> disk
+
+Nothing of the writing holds the scorer's lock.  There are two buffers: when one is being written and the other is full, whoever
+wants to record waits for as long as it likes to, and then must do without.  A group that could not be written is kept and
+tried again in a new segment, for ever or until the log is closed; nothing that came after it is written before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from fraudsdk.config import Durability
+from fraudsdk.domain.fields import RecordLayout
+from fraudsdk.entity_state import log_kernels
+from fraudsdk.entity_state.log_format import (
+    FORMAT_VERSION,
+    HEADER_CHECKSUM,
+    HEADER_IDENTITY,
+    HEADER_INTS,
+    HEADER_MAGIC,
+    HEADER_NUMBERS,
+    HEADER_SEQUENCE,
+    HEADER_VERSION,
+    HEADER_WORDS,
+    MAGIC,
+    MAX_RECORD_WORDS,
+    Words,
+    bytes_of,
+    event_words,
+)
+from fraudsdk.entity_state.log_kernels import (
+    LOG_BUFFER,
+    LOG_CAPACITY,
+    LOG_INTS,
+    LOG_NUMBERS,
+    LOG_SEQUENCE,
+    LOG_USED,
+    LOG_WORDS,
+)
+from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
+from fraudsdk.errors import StateError, StateUnavailableError
+
+BUFFER_WORDS: Final = 1 << 20  # 8 MiB, some 25,000 transactions
+# What events leave free in a buffer: verdicts, labels and words of a while in which no event found room.
+SPARE_WORDS: Final = 1 << 16
+SEGMENT_BYTES: Final = 64 << 20
+FLUSH_INTERVAL_S: Final = 0.01
+_FIRST_RETRY_S: Final = 0.05
+_LAST_RETRY_S: Final = 1.0
+
+
+class EventLog:
+    """
+    Appends to the log of a state directory.
+
+    Parameters
+    ----------
+    directory : StateDirectory
+    identity : StateIdentity
+    layout : RecordLayout
+        Of the transactions that are logged.
+    sequence : int
+        Number of the first record.
+    lock : Lock
+        The scorer's: held by whoever calls a kernel with `words`, and whenever a method here says so.
+    durability : Durability
+    on_segment : callable
+        Told of the first record of each segment that is begun, by the writing thread.
+    buffer_words, segment_bytes : int
+        Where a buffer is full, and a segment long enough.
+
+    Attributes
+    ----------
+    words : int64[LOG_WORDS]
+        The log, for kernels.
+    """
+
+    def __init__(
+        self,
+        directory: StateDirectory,
+        identity: StateIdentity,
+        layout: RecordLayout,
+        *,
+        sequence: int,
+        lock: threading.Lock,
+        durability: Durability = Durability.INTERVAL,
+        on_segment: Callable[[int], None] = lambda first: None,
+        buffer_words: int = BUFFER_WORDS,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        if event_words(layout) > MAX_RECORD_WORDS:
+            raise StateError(
+                f"a transaction of this feature set takes {event_words(layout)} words and a record has {MAX_RECORD_WORDS}; "
+                "read fewer fields"
+            )
+        self.durability = durability
+        self._directory = directory
+        self._identity = identity
+        self._on_segment = on_segment
+        self._segment_bytes = segment_bytes
+        self._buffers = [np.zeros(buffer_words + SPARE_WORDS, np.int64) for _ in range(2)]
+        self.words: Words = np.zeros(LOG_WORDS, np.int64)
+        self.words[LOG_CAPACITY] = buffer_words
+        self.words[LOG_SEQUENCE] = sequence
+        self.words[LOG_INTS] = layout.n_ints
+        self.words[LOG_NUMBERS] = len(layout.numbers)
+        self._point_at(0)
+        self._lock = lock
+        self._wanted = threading.Condition(lock)  # the writer waits here
+        self._written = threading.Condition(lock)  # and here whoever waits for the writer
+        self._durable = sequence  # every record before this one is where `durability` wants it
+        self._segment: _Segment | None = None
+        self._trouble = ""
+        self._is_urgent = self._is_closing = False
+        self._writer = threading.Thread(target=self._write_until_closed, name="fraudsdk-event-log", daemon=True)
+        self._writer.start()
+        # In a child the writer does not run: nothing may be promised there.
+        os.register_at_fork(after_in_child=self._abandon)
+
+    @property
+    def sequence(self) -> int:
+        """Number of the next record; under the lock."""
+        return int(self.words[LOG_SEQUENCE])
+
+    @property
+    def trouble(self) -> str:
+        """Why the last attempt to write failed; empty when it did not."""
+        return self._trouble
+
+    def wait_for_room(self, n_events: int, timeout_s: float) -> bool:
+        """Wait, under the lock, until so many more transactions fit; False when they do not in time."""
+        needed = n_events * int(log_kernels.EVENT_INTS + self.words[LOG_INTS] + self.words[LOG_NUMBERS])
+        return self._wait(lambda: bool(self.words[LOG_USED] + needed <= self.words[LOG_CAPACITY]), timeout_s)
+
+    def wait_for_spare_room(self, n_words: int, timeout_s: float) -> bool:
+        """The same for a record that is no transaction, which may use what those leave free."""
+        room = len(self._buffers[0])
+        return self._wait(lambda: bool(self.words[LOG_USED] + n_words <= room), timeout_s)
+
+    def wait_until_durable(self, sequence: int, timeout_s: float) -> bool:
+        """Wait, under the lock, until every record before `sequence` is on disk; False when it is not in time."""
+        return self._wait(lambda: self._durable >= sequence, timeout_s)
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """
+        Write what there is, and end.
+
+        Raises
+        ------
+        StateUnavailableError
+            It could not be written in time: says how many records are lost.
+        """
+        with self._lock:
+            self.words[LOG_CAPACITY] = 0  # no more events
+            self._is_closing = self._is_urgent = True
+            self._wanted.notify_all()
+            if self._writer.is_alive():
+                self._written.wait_for(lambda: self._durable >= self.sequence, timeout_s)
+            lost = self.sequence - self._durable
+        self._writer.join(0.0 if lost else timeout_s)
+        if self._segment is not None and not lost:
+            self._segment.close()
+        if lost:
+            raise StateUnavailableError(
+                f"{lost} changes of state could not be written: {self._trouble or 'the writer stopped'}; free the disk of "
+                f"{self._directory.path}"
+            )
+
+    def _point_at(self, buffer: int) -> None:
+        self._active = buffer
+        self.words[LOG_BUFFER] = self._buffers[buffer].ctypes.data
+        self.words[LOG_USED] = 0
+
+    def _abandon(self) -> None:
+        # The lock may be held by a thread that the child does not have: touch nothing else.
+        self.words[LOG_CAPACITY] = 0
+        self._trouble = "this process was forked from the one that writes the log"
+
+    def _wait(self, is_so: Callable[[], bool], timeout_s: float) -> bool:
+        if is_so():
+            return True
+        self._is_urgent = True
+        self._wanted.notify()
+        return bool(self._written.wait_for(is_so, timeout_s))
+
+    # --- the writer's thread ------------------------------------------------------------------------------------------
+
+    def _write_until_closed(self) -> None:
+        while True:
+            with self._lock:
+                self._wanted.wait_for(lambda: self._is_urgent, FLUSH_INTERVAL_S)
+                self._is_urgent = False
+                if not self.words[LOG_USED]:
+                    if self._is_closing:
+                        return
+                    continue
+                group = self._buffers[self._active][: self.words[LOG_USED]]
+                first, end = self._durable, self.sequence
+                self._point_at(1 - self._active)
+                self._written.notify_all()  # there is room again
+            log_kernels.seal(group)
+            self._write_somehow(group, first)
+            with self._lock:
+                self._durable = end
+                self._written.notify_all()
+
+    def _write_somehow(self, group: Words, first: int) -> None:
+        retry_s = _FIRST_RETRY_S
+        while True:
+            try:
+                self._write(group, first)
+                self._trouble = ""
+                return
+            except OSError as error:
+                self._trouble = f"{error.strerror} ({self._directory.path})"
+                if self._segment is not None:
+                    self._segment.give_up()
+                    self._segment = None
+            time.sleep(retry_s)
+            retry_s = min(2 * retry_s, _LAST_RETRY_S)
+
+    def _write(self, group: Words, first: int) -> None:
+        if self._segment is not None and self._segment.n_bytes >= self._segment_bytes:
+            self._segment.close()
+            self._segment = None
+        if self._segment is None:
+            self._segment = _Segment(self._directory, self._header(first), first)
+            self._on_segment(first)
+        self._segment.append(group, sync=self.durability is not Durability.NONE)
+
+    def _header(self, first: int) -> Words:
+        header = np.zeros(HEADER_WORDS, np.int64)
+        header[HEADER_MAGIC] = MAGIC
+        header[HEADER_VERSION] = FORMAT_VERSION
+        header[HEADER_SEQUENCE] = first
+        header[HEADER_INTS] = self.words[LOG_INTS]
+        header[HEADER_NUMBERS] = self.words[LOG_NUMBERS]
+        header[HEADER_IDENTITY:HEADER_CHECKSUM] = np.frombuffer(self._identity.record + self._identity.key, "<i8")
+        header[HEADER_CHECKSUM] = log_kernels.checksum(header[:HEADER_CHECKSUM])
+        return header
+
+
+class _Segment:
+    """A segment that is being written."""
+
+    def __init__(self, directory: StateDirectory, header: Words, first: int) -> None:
+        self._path = directory.segment(first)
+        # One of this name can only be there if writing its first group failed.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._descriptor = os.open(self._path, flags, 0o600)
+        self.n_bytes = 0
+        self._is_empty = True
+        try:
+            self._write(header)
+            directory.sync()
+        except OSError:
+            self.give_up()
+            raise
+
+    def append(self, group: Words, *, sync: bool) -> None:
+        self._write(group)
+        if sync:
+            os.fdatasync(self._descriptor)
+        self.n_bytes += group.nbytes
+        self._is_empty = False
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def give_up(self) -> None:
+        """Take back what was not written whole; where even that fails, the next segment says where this one ends."""
+        with contextlib.suppress(OSError):
+            if self._is_empty:
+                self._path.unlink()
+            else:
+                os.ftruncate(self._descriptor, 8 * HEADER_WORDS + self.n_bytes)
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
+
+    def _write(self, words: Words) -> None:
+        left = bytes_of(words)
+        while left:
+            left = left[os.write(self._descriptor, left) :]

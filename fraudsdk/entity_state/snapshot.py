@@ -1,0 +1,208 @@
+"""
+Snapshots: all that is remembered after a prefix of the log, in one file.
+
+::
+
+    header (`HEADER_WORDS`) | meta | pool, as far as it is in use | journal | words of decisions
+
+Each section has a CRC-32C in the header, and the header one of its own.  A snapshot is written aside, synced and renamed,
+so one that has its name is whole; the tables over pool and journal are made anew when it is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from fraudsdk.entity_state import log_kernels
+from fraudsdk.entity_state.layout import META_BUMP, META_JOURNAL_NEXT, META_MAX_ENTITIES
+from fraudsdk.entity_state.log_format import Words, bytes_of
+from fraudsdk.entity_state.memory import EntityMemory
+from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
+from fraudsdk.errors import CorruptStateError, StateError
+
+FORMAT_VERSION: Final = 1
+MAGIC: Final = int.from_bytes(b"fsdkSNAP", "little")
+_MAGIC, _VERSION, _SEQUENCE = 0, 1, 2
+_JOURNAL_CAPACITY: Final = 3
+_JOURNAL_WORDS: Final = 4
+_IDENTITY: Final = 5  # six words: record, state and key
+_SECTIONS: Final = 11  # words and checksum of each
+_N_SECTIONS: Final = 4
+_CHECKSUM: Final = _SECTIONS + 2 * _N_SECTIONS
+HEADER_WORDS: Final = _CHECKSUM + 1
+# The more frequent mistake first: a wrong key explains more than another feature set does.
+_WHAT_DIFFERS: Final = (
+    ("key", "hash_key", "open it with the key that it was kept with"),
+    ("record", "fields or vocabulary", "open it with the model that it was kept for, or start in a new directory"),
+    ("state", "feature set", "open it with the feature set that it was kept for, or let it be built from the log"),
+)
+
+DecisionWords = Sequence[tuple[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """
+    What a file of state says of itself.
+
+    Attributes
+    ----------
+    path : Path
+    sequence : int
+        Number of the first record that is not in it.
+    identity : StateIdentity
+    max_entities, journal_capacity : int
+        Bounds of the memory it was taken of.
+    """
+
+    path: Path
+    sequence: int
+    identity: StateIdentity
+    max_entities: int
+    journal_capacity: int
+
+
+def write_snapshot(
+    directory: StateDirectory, identity: StateIdentity, memory: EntityMemory, words: DecisionWords, sequence: int
+) -> Path:
+    """
+    Keep a memory in which exactly the records before `sequence` are; nobody may change it meanwhile.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.  What was there before still is.
+    """
+    sections = _sections_of(memory, words)
+    header = np.zeros(HEADER_WORDS, np.int64)
+    header[_MAGIC], header[_VERSION], header[_SEQUENCE] = MAGIC, FORMAT_VERSION, sequence
+    header[_JOURNAL_CAPACITY], header[_JOURNAL_WORDS] = memory.journal.shape
+    header[_IDENTITY:_SECTIONS] = np.frombuffer(identity.record + identity.state + identity.key, "<i8")
+    for place, section in enumerate(sections):
+        header[_SECTIONS + 2 * place] = section.size
+        header[_SECTIONS + 2 * place + 1] = log_kernels.checksum(section)
+    header[_CHECKSUM] = log_kernels.checksum(header[:_CHECKSUM])
+    path = directory.snapshot(sequence)
+    aside = path.with_suffix(".tmp")
+    try:
+        with open(aside, "wb", opener=_private) as file:
+            for part in (header, *sections):
+                file.write(bytes_of(part))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+    directory.sync()
+    return path
+
+
+def read_snapshot(path: Path) -> tuple[Snapshot, list[Words]]:
+    """
+    Read and verify a snapshot.
+
+    Returns
+    -------
+    snapshot : Snapshot
+    sections : list of int64[n]
+        Meta, pool, journal rows and the words of decisions, for `restore`.
+
+    Raises
+    ------
+    CorruptStateError
+        Some byte is not as it was written.
+    StateError
+        A later version wrote it.
+    """
+    words = _words_of(path)
+    if len(words) < HEADER_WORDS or words[_MAGIC] != MAGIC:
+        raise _corrupt(path, "is no snapshot")
+    if words[_VERSION] > FORMAT_VERSION:
+        raise StateError(
+            f"{path} has format {words[_VERSION]} and this version reads up to {FORMAT_VERSION}; upgrade fraudsdk"
+        )
+    header = words[:HEADER_WORDS]
+    if header[_CHECKSUM] != log_kernels.checksum(np.ascontiguousarray(header[:_CHECKSUM])):
+        raise _corrupt(path, "has a header that was changed")
+    sections, at = [], HEADER_WORDS
+    for place in range(_N_SECTIONS):
+        n, expected = header[_SECTIONS + 2 * place : _SECTIONS + 2 * place + 2].tolist()
+        section = words[at : at + n]
+        if len(section) != n or log_kernels.checksum(section) != expected:
+            raise _corrupt(path, f"has a section {place} that was changed or cut off")
+        sections.append(section)
+        at += n
+    if at != len(words):
+        raise _corrupt(path, "has bytes after its end")
+    digests = header[_IDENTITY:_SECTIONS].astype("<i8").tobytes()
+    identity = StateIdentity(digests[:16], digests[16:32], digests[32:])
+    bounds = int(sections[0][META_MAX_ENTITIES]), int(header[_JOURNAL_CAPACITY])
+    return Snapshot(path, int(header[_SEQUENCE]), identity, *bounds), sections
+
+
+def require_identity(path: Path, kept: StateIdentity, asked: StateIdentity, *, of_log: bool = False) -> None:
+    """
+    Refuse state that means something else.
+
+    Raises
+    ------
+    StateError
+        Names what differs.
+    """
+    for name, what, remedy in _WHAT_DIFFERS[: 2 if of_log else 3]:
+        if getattr(kept, name) != getattr(asked, name):
+            raise StateError(f"{path} was kept with another {what}; {remedy}")
+
+
+def restore(memory: EntityMemory, snapshot: Snapshot, sections: Sequence[Words]) -> DecisionWords:
+    """
+    Fill an empty memory from the sections of a snapshot; gives the words of decisions.
+
+    Raises
+    ------
+    StateError
+        More was kept than the memory may hold.
+    """
+    meta, pool, journal, texts = sections
+    memory.restore(meta, pool, journal.reshape(-1, memory.layout.journal_words), snapshot.journal_capacity)
+    decisions: DecisionWords = json.loads(texts.astype("<i8").tobytes().rstrip(b"\0"))
+    return decisions
+
+
+def _sections_of(memory: EntityMemory, words: DecisionWords) -> list[Words]:
+    text = json.dumps(words).encode()
+    text += b"\0" * (-len(text) % 8)
+    n_journal = min(int(memory.meta[META_JOURNAL_NEXT]), len(memory.journal))
+    return [
+        memory.meta,
+        memory.pool[: memory.meta[META_BUMP]],
+        memory.journal[:n_journal].reshape(-1),
+        np.frombuffer(text, "<i8").astype(np.int64),
+    ]
+
+
+def _words_of(path: Path) -> Words:
+    n_bytes = path.stat().st_size
+    if n_bytes % 8:
+        raise _corrupt(path, "was cut off")
+    return np.fromfile(path, "<i8").astype(np.int64, copy=False)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _corrupt(path: Path, problem: str) -> CorruptStateError:
+    return CorruptStateError(
+        f"{path} {problem}; move it away: the snapshot before it and the log after that give the same state"
+    )

@@ -1,0 +1,110 @@
+"""Where state is kept on one machine: a directory of log segments and snapshots, that one process at a time may write."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from fraudsdk.errors import StateError
+
+_SEGMENT: Final = re.compile(r"log-(\d{20})\.fslog")
+_SNAPSHOT: Final = re.compile(r"snapshot-(\d{20})\.fssnap")
+_LOCK: Final = "lock"
+DIGEST_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class StateIdentity:
+    """
+    What the numbers in a state directory mean; another meaning is refused.
+
+    Attributes
+    ----------
+    record : bytes
+        Digest of the record layout, the vocabulary and the currency: what a log record says.
+    state : bytes
+        Digest of `record` and of what the feature set remembers: what a snapshot says.
+    key : bytes
+        Digest by the hash key, which does not tell it.
+    """
+
+    record: bytes
+    state: bytes
+    key: bytes
+
+    @classmethod
+    def of(cls, record: bytes, state: bytes, hash_key: bytes) -> Self:
+        """Of the canonical bytes of what is to be told apart."""
+        return cls(
+            hashlib.blake2b(record, digest_size=DIGEST_BYTES).digest(),
+            hashlib.blake2b(record + b"\0" + state, digest_size=DIGEST_BYTES).digest(),
+            hashlib.blake2b(b"fraudsdk state", key=hash_key[:64], digest_size=DIGEST_BYTES).digest(),
+        )
+
+
+class StateDirectory:
+    """
+    A directory, locked for as long as this object is open.
+
+    Parameters
+    ----------
+    path : Path
+        Made if it is not there, readable by its owner alone.
+
+    Raises
+    ------
+    StateError
+        Another process has it open, or it cannot be made or locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateError(f"state directory {path} cannot be used: {error.strerror}; name another one") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise StateError(
+                f"state directory {path} is in use by another process; one scorer at a time keeps state in it"
+            ) from error
+
+    def segments(self) -> list[tuple[int, Path]]:
+        """First sequence number and path of each segment of the log, oldest first."""
+        return self._named(_SEGMENT)
+
+    def snapshots(self) -> list[tuple[int, Path]]:
+        """Sequence number of the next record, and path, of each snapshot, oldest first."""
+        return self._named(_SNAPSHOT)
+
+    def segment(self, sequence: int) -> Path:
+        """Path of the segment that begins with a record."""
+        return self.path / f"log-{sequence:020d}.fslog"
+
+    def snapshot(self, sequence: int) -> Path:
+        """Path of the snapshot of everything before a record."""
+        return self.path / f"snapshot-{sequence:020d}.fssnap"
+
+    def sync(self) -> None:
+        """Make names of files that were made, renamed or removed outlast a power cut."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Let another process have it."""
+        os.close(self._lock)
+
+    def _named(self, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
+        found = ((pattern.fullmatch(path.name), path) for path in self.path.iterdir())
+        return sorted((int(match[1]), path) for match, path in found if match)

@@ -1,0 +1,173 @@
+"""
+State as it was: the newest snapshot that is whole, and every record of the log after it.
+
+What a crash left unfinished at the end of the log is cut off and put aside, and said; anything else that is missing is an error,
+never a silent gap.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fraudsdk.entity_state.log_format import HEADER_WORDS, RECORD_SEQUENCE, WORD, text_of
+from fraudsdk.entity_state.log_reader import Segment, has_record, identity_of, read_segment
+from fraudsdk.entity_state.snapshot import read_snapshot, require_identity, restore
+from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
+from fraudsdk.errors import CorruptStateError, StateError
+from fraudsdk.features import replay_kernels
+from fraudsdk.features.engine import FeatureEngine
+from fraudsdk.policy.recorded import DecisionRecorder
+
+
+@dataclass
+class Recovered:
+    """
+    What was found.
+
+    Attributes
+    ----------
+    sequence : int
+        Number of the next record.
+    snapshot : Path or None
+        What the log was applied to.
+    n_replayed : int
+        Records after it.
+    n_torn_bytes : int
+        Bytes at the end of the log that were no whole record, and were put aside.
+    problems : list of str
+        Snapshots that could not be used, and why; what was put aside.
+    """
+
+    sequence: int = 1
+    snapshot: Path | None = None
+    n_replayed: int = 0
+    n_torn_bytes: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def recover(
+    directory: StateDirectory,
+    identity: StateIdentity,
+    engine: FeatureEngine,
+    recorder: DecisionRecorder,
+    *,
+    until: int | None = None,
+) -> Recovered:
+    """
+    Give an empty engine and recorder what a directory holds.
+
+    Parameters
+    ----------
+    engine : FeatureEngine
+        With arrays attached; they are written over.
+    until : int, optional
+        Only what comes before the segment that begins with this record, which is left alone: it is being written.
+
+    Raises
+    ------
+    CorruptStateError
+        Records are missing or were changed.
+    StateError
+        What is there was kept for something else, by a later version, or does not fit the bounds.
+    """
+    found = Recovered()
+    _restore_newest_snapshot(directory, identity, engine, recorder, found)
+    segments = [each for each in directory.segments() if until is None or each[0] < until]
+    if until is None and segments and not has_record(segments[-1][1], segments[-1][0]):
+        first, path = segments.pop()
+        _put_aside(path, 0, found)
+    for place, (first, path) in enumerate(segments):
+        is_last = place == len(segments) - 1
+        ends = until if is_last else segments[place + 1][0]
+        if ends is not None and ends <= found.sequence:
+            continue
+        if first > found.sequence:
+            raise CorruptStateError(
+                f"{directory.path} lacks the changes {found.sequence} to {first - 1} of state: the log goes on in "
+                f"{path.name}; put the missing segments back, or start in a new directory"
+            )
+        segment = read_segment(path, first, ends)
+        require_identity(path, identity_of(segment), identity, of_log=True)
+        _apply(segment, engine, recorder, found)
+        if segment.n_torn_bytes and ends is None:
+            _put_aside(path, segment.words.nbytes, found)
+    return found
+
+
+def _restore_newest_snapshot(
+    directory: StateDirectory,
+    identity: StateIdentity,
+    engine: FeatureEngine,
+    recorder: DecisionRecorder,
+    found: Recovered,
+) -> None:
+    for sequence, path in reversed(directory.snapshots()):
+        try:
+            snapshot, sections = read_snapshot(path)
+        except CorruptStateError as error:
+            found.problems.append(str(error))
+            continue
+        require_identity(path, snapshot.identity, identity, of_log=True)
+        try:
+            require_identity(path, snapshot.identity, identity)
+        except StateError as error:  # another feature set: the log may still give its state
+            found.problems.append(str(error))
+            continue
+        for table, word in restore(engine.memory, snapshot, sections):
+            recorder.learn(table, word)
+        engine.adopt_memory()
+        found.sequence, found.snapshot = sequence, path
+        return
+
+
+def _apply(segment: Segment, engine: FeatureEngine, recorder: DecisionRecorder, found: Recovered) -> None:
+    words, at = segment.words, segment.at(found.sequence)
+    while at < len(words):
+        at, why = replay_kernels.replay_log(
+            words, words.view(float), at, segment.n_ints, segment.n_numbers, engine.context
+        )
+        if why == replay_kernels.GROW:
+            engine.grow()
+        elif why == replay_kernels.FOR_PYTHON:
+            at = _apply_other(segment, at, recorder)
+        elif why == replay_kernels.CONTRADICTION:
+            raise CorruptStateError(
+                f"{segment.path} has one transaction twice, in record {words[at + RECORD_SEQUENCE]}; it was kept with a larger "
+                "journal_capacity: open it with that"
+            )
+    found.n_replayed += segment.stop - max(found.sequence, segment.first)
+    found.sequence = segment.stop
+
+
+def _apply_other(segment: Segment, at: int, recorder: DecisionRecorder) -> int:
+    """A record that is not about transactions; where the next one begins."""
+    n = int(segment.words[at]) & 0xFFFFFFFF
+    record = segment.words[at : at + n]
+    if record[2] != WORD:
+        raise StateError(
+            f"{segment.path} has a record of kind {record[2]}, which this version does not know; upgrade fraudsdk"
+        )
+    recorder.learn(*json.loads(text_of(record)))
+    return at + n
+
+
+def _put_aside(path: Path, intact_bytes: int, found: Recovered) -> None:
+    """Cut a segment after its last whole record; what is cut off goes into a file beside it."""
+    with open(path, "r+b") as file:
+        file.seek(intact_bytes)
+        torn = file.read()
+        if torn:
+            path.with_suffix(".torn").write_bytes(torn)
+        if intact_bytes > 8 * HEADER_WORDS:
+            file.truncate(intact_bytes)
+            os.fsync(file.fileno())
+        else:
+            path.unlink()
+    found.n_torn_bytes += len(torn)
+    found.problems.append(
+        f"{len(torn)} bytes at the end of {path.name} were no whole record, as a crash leaves them; they are in "
+        f"{path.with_suffix('.torn').name}"
+    )
