@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fraudsdk._jit import warm_up
-from fraudsdk.domain.fields import DECLINED, EVENT_TIME_US, FRAUD, GENUINE, RecordLayout
+from fraudsdk.domain.fields import DECLINED, EVENT_TIME_US, FRAUD, GENUINE, TRANSACTION_KEY, RecordLayout
 from fraudsdk.domain.schema import FeatureSchema
 from fraudsdk.encoding.vocabulary import Vocabulary
 from fraudsdk.entity_state.kernels import OWN_WORDS
-from fraudsdk.entity_state.layout import JOURNAL_KEY, JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
+from fraudsdk.entity_state.layout import JOURNAL_KEY, JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT, META_JOURNAL_NEXT
 from fraudsdk.entity_state.memory import EntityMemory
 from fraudsdk.features import context, kernels
 from fraudsdk.features.plan import OP_CODE, OP_COLUMN, OP_KIND, OP_OTHER, OP_SLOT, FeaturePlan, build_plan
@@ -279,6 +279,13 @@ class FeatureEngine:
             return
         words[JOURNAL_MARGIN : JOURNAL_SCORE + 1] = np.array([recorded.margin, recorded.score]).view(np.int64)
         words[JOURNAL_VERDICT] = recorded.verdict
+
+    def newest(self) -> tuple[int, int, Rows]:
+        """Key, journal row and a copy of the row of the transaction that was remembered last, into attached arrays."""
+        assert self._attached is not None
+        ints, _, row = self._attached
+        journal_row = (int(self.memory.meta[META_JOURNAL_NEXT]) - 1) % len(self.memory.journal)
+        return int(ints[0, TRANSACTION_KEY]), journal_row, row.copy()
 
     def verdict_of(self, journal_row: int, transaction_key: int) -> Recorded:
         """The verdict that was kept with a transaction; verdict 0 = none was, or it is forgotten."""

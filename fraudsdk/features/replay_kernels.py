@@ -21,13 +21,14 @@ from fraudsdk.entity_state.log_format import (
     VERDICT_MARGIN,
 )
 from fraudsdk.features.context import INTS, JOURNAL, JOURNAL_INDEX, NUMBERS, ROW
-from fraudsdk.features.kernels import DUPLICATE, NEEDS_ROOM, amend_remembered, foresee_now, observe_at
+from fraudsdk.features.kernels import DUPLICATE, NEEDS_ROOM, SCORED, amend_remembered, foresee_now, observe_at
 
 # Why `replay_log` stopped.
 DONE = 0
 GROW = 1  # the memory must grow first
 FOR_PYTHON = 2  # a record of another kind
 CONTRADICTION = 3  # a transaction that is remembered already
+UNDECIDED = 4  # after a transaction that was logged without a decision: its row is in the context
 
 
 @device
@@ -78,7 +79,7 @@ def replay_log(words, floats, at, n_ints, n_numbers, context):
     Returns
     -------
     (at, why)
-        Where it stopped: at the end, or at the record that was not applied.
+        Where it stopped: at the end, at the record that was not applied, or after one that is undecided.
     """
     words, floats, context = borrowed(words), borrowed(floats), borrowed(context)
     while at < words.shape[0]:
@@ -89,6 +90,8 @@ def replay_log(words, floats, at, n_ints, n_numbers, context):
                 return at, GROW
             if status == DUPLICATE:
                 return at, CONTRADICTION
+            if status == SCORED and words[at + EVENT_VERDICT] == 0:
+                return at + (words[at] & 0xFFFFFFFF), UNDECIDED
         elif kind == VERDICT:
             journal, index = measured_rows_of(context, JOURNAL), measured_ints_of(context, JOURNAL_INDEX)
             row = journal_find(journal, index, words[at + VERDICT_KEY])

@@ -12,6 +12,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from fraudsdk.entity_state.log_format import HEADER_WORDS, RECORD_SEQUENCE, WORD, text_of
 from fraudsdk.entity_state.log_reader import Segment, has_record, identity_of, read_segment
 from fraudsdk.entity_state.snapshot import read_snapshot, require_identity, restore
@@ -20,6 +23,23 @@ from fraudsdk.errors import CorruptStateError, StateError
 from fraudsdk.features import replay_kernels
 from fraudsdk.features.engine import FeatureEngine
 from fraudsdk.policy.recorded import DecisionRecorder
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """
+    A transaction without its decision.
+
+    Attributes
+    ----------
+    key, journal_row : int
+    row : float32[n_features]
+        As it was when the transaction came.
+    """
+
+    key: int
+    journal_row: int
+    row: npt.NDArray[np.float32]
 
 
 @dataclass
@@ -37,6 +57,8 @@ class Recovered:
         Records after it.
     n_torn_bytes : int
         Bytes at the end of the log that were no whole record, and were put aside.
+    undecided : list of Undecided
+        Transactions that were remembered when the process died, before their decision was.
     problems : list of str
         Snapshots that could not be used, and why; what was put aside.
     """
@@ -45,6 +67,7 @@ class Recovered:
     snapshot: Path | None = None
     n_replayed: int = 0
     n_torn_bytes: int = 0
+    undecided: list[Undecided] = field(default_factory=list, repr=False)
     problems: list[str] = field(default_factory=list)
 
 
@@ -94,6 +117,7 @@ def recover(
         _apply(segment, engine, recorder, found)
         if segment.n_torn_bytes and ends is None:
             _put_aside(path, segment.words.nbytes, found)
+    found.undecided = [each for each in found.undecided if not engine.verdict_of(each.journal_row, each.key).verdict]
     return found
 
 
@@ -131,6 +155,8 @@ def _apply(segment: Segment, engine: FeatureEngine, recorder: DecisionRecorder, 
         )
         if why == replay_kernels.GROW:
             engine.grow()
+        elif why == replay_kernels.UNDECIDED:
+            found.undecided.append(Undecided(*engine.newest()))
         elif why == replay_kernels.FOR_PYTHON:
             at = _apply_other(segment, at, recorder)
         elif why == replay_kernels.CONTRADICTION:

@@ -233,6 +233,7 @@ class Scorer:
             clock=clock,
         )
         scorer.warm_up()
+        scorer._decide_undecided()
         return scorer
 
     def warm_up(self) -> None:
@@ -715,6 +716,18 @@ class Scorer:
                 degraded=True,
                 degraded_because=f"{because}; fallback: {_described(error)}",
             )
+
+    def _decide_undecided(self) -> None:
+        """
+        Decide on what was remembered, but not decided, when the last process died: from the rows as they were then.
+
+        A policy that reads the transaction cannot be asked: its text is not kept.  Duplicates of those are told so.
+        """
+        if self._state is None or self._judge.policy.reads_transaction:
+            return
+        for each in self._state.recovered.undecided:
+            seen = _Seen(self._judge, SCORED, each.key, each.journal_row, each.row)
+            self._settled_by_policy(seen, Sent("", dict), None)
 
     def _room_for(self, n_events: int) -> str:
         """Wait for room to log transactions; empty, or why there is none.  Called under the lock, which it may let go."""
