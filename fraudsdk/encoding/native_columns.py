@@ -81,8 +81,8 @@ class NativeColumns:
         into = (self._words, self._program.record(field), ints, numbers, cells.meanings, cells.statuses)
         kind = _kind_of(column)
         if isinstance(column, TextColumn):
-            for at, chunk in column.chunks():
-                kernels.read_texts(chunk.text, chunk.indices, at, *into)
+            for chunk in column.chunks:
+                kernels.read_texts(chunk.text, chunk.indices, chunk.at, *into)
         elif kind in ("O", "U"):
             objects = _Objects(column, len(cells.statuses))
             for first, end in objects.blocks():
@@ -100,10 +100,9 @@ class NativeColumns:
         record, kind = self._program.record(_EVERY_FLAG), _kind_of(column)
         if isinstance(column, TextColumn):
             unwritten = (np.empty((0, 0), np.int64), np.empty((0, 0)))
-            for at, chunk in column.chunks():
-                kernels.read_texts(
-                    chunk.text, chunk.indices, at, self._words, record, *unwritten, cells.meanings, cells.statuses
-                )
+            into = (self._words, record, *unwritten, cells.meanings, cells.statuses)
+            for chunk in column.chunks:
+                kernels.read_texts(chunk.text, chunk.indices, chunk.at, *into)
         elif kind in ("O", "U"):
             objects = _Objects(column, len(cells.statuses))
             for first, end in objects.blocks():
@@ -120,8 +119,8 @@ class NativeColumns:
         """Microseconds and statuses; None for a column that holds no text or objects."""
         times_us, statuses = np.full(len(column), NO_TIME), np.full(len(column), FOR_PYTHON, np.uint8)
         if isinstance(column, TextColumn) and unit is None:
-            for at, chunk in column.chunks():
-                kernels.read_times(chunk.text, chunk.indices, at, times_us, statuses)
+            for chunk in column.chunks:
+                kernels.read_times(chunk.text, chunk.indices, chunk.at, times_us, statuses)
         elif _kind_of(column) in ("O", "U"):
             objects = _Objects(column, len(statuses))
             unit_us = 0 if unit is None else UNIT_US[unit]
@@ -141,8 +140,8 @@ class NativeColumns:
         """
         minor, statuses = np.zeros(len(column), np.int64), np.full(len(column), FOR_PYTHON, np.uint8)
         if isinstance(column, TextColumn):
-            for at, chunk in column.chunks() if currencies is not None else ():
-                kernels.read_amounts(chunk.text, chunk.indices, at, self._words, currencies, minor, statuses)
+            for chunk in column.chunks if currencies is not None else ():
+                kernels.read_amounts(chunk.text, chunk.indices, chunk.at, self._words, currencies, minor, statuses)
         elif _kind_of(column) in ("O", "U"):
             objects = _Objects(column, len(statuses))
             in_major = _WHOLE if currencies is None else currencies

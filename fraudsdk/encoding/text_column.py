@@ -4,9 +4,7 @@ A text column of an Arrow table as kernels read it: its buffers.  By Arrow's met
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +12,29 @@ from numpy.typing import NDArray
 _OFFSET_BYTES: Final = {"string": 4, "large_string": 8, "utf8": 4, "large_utf8": 8}
 
 
-@dataclass(frozen=True, slots=True)
-class TextChunk:
+_NO_INDICES: Final = np.empty(0, np.int64)
+
+
+class TextChunk(NamedTuple):
     """
     One Arrow array.
 
     Attributes
     ----------
+    at : int
+        The row that it begins at.
     text : int64[6]
         See `column_kernels.VALIDITY` and what follows it.
     indices : int64[n] or int64[0]
         Of a dictionary array: which of its texts each row has, -1 for none.
+    holder : pyarrow.Array
+        Keeps the buffers where they are.
     """
 
+    at: int
     text: NDArray[np.int64]
     indices: NDArray[np.int64]
+    holder: Any
 
 
 class TextColumn:
@@ -38,29 +44,31 @@ class TextColumn:
     Parameters
     ----------
     column : pyarrow.ChunkedArray or pyarrow.Array
-        For which `is_text` is true.
+        Of a type for which `is_text` is true.
+
+    Attributes
+    ----------
+    chunks : list of TextChunk
+        Its arrays, but those without a row.
     """
 
     def __init__(self, column: Any) -> None:
         self._column = column
-        self._chunks = [(len(chunk), *_chunk_of(chunk)) for chunk in getattr(column, "chunks", (column,))]
+        self.chunks: list[TextChunk] = []
+        at = 0
+        for chunk in getattr(column, "chunks", (column,)):
+            n = len(chunk)
+            if n:
+                self.chunks.append(_chunk_of(chunk, at))
+            at += n
 
     @staticmethod
-    def is_text(column: Any) -> bool:
-        """Whether a column holds text in a form that kernels read."""
-        kind = column.type
+    def is_text(kind: Any) -> bool:
+        """Whether columns of an Arrow type hold text in a form that kernels read."""
         return str(getattr(kind, "value_type", kind) if str(kind).startswith("dictionary") else kind) in _OFFSET_BYTES
 
     def __len__(self) -> int:
         return len(self._column)
-
-    def chunks(self) -> Iterator[tuple[int, TextChunk]]:
-        """Its arrays, each with the row that it begins at."""
-        at = 0
-        for n, chunk, _ in self._chunks:
-            if n:
-                yield at, chunk
-            at += n
 
     def take(self, rows: NDArray[np.intp]) -> list[Any]:
         """The values of some rows."""
@@ -83,10 +91,8 @@ class TextColumn:
         return array.copy() if not array.flags.writeable else array
 
 
-def _chunk_of(chunk: Any) -> tuple[TextChunk, Any]:
-    """A chunk, and what keeps its buffers where they are."""
-    indices = np.empty(0, np.int64)
-    texts = chunk
+def _chunk_of(chunk: Any, at: int) -> TextChunk:
+    texts, indices = chunk, _NO_INDICES
     if hasattr(chunk, "dictionary"):
         texts = chunk.dictionary
         indices = np.array(chunk.indices.cast("int64").fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
@@ -99,7 +105,7 @@ def _chunk_of(chunk: Any) -> tuple[TextChunk, Any]:
         texts.offset,
         len(texts),
     ]
-    return TextChunk(np.array(text, np.int64), indices), texts
+    return TextChunk(at, np.array(text, np.int64), indices, texts)
 
 
 def _address(buffer: Any) -> int:
