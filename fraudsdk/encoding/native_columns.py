@@ -26,6 +26,13 @@ from fraudsdk.encoding.text_column import TextColumn
 _BLOCK: Final = 1 << 14  # rows; about a millisecond
 _WHOLE: Final = np.empty(0, np.int64)
 _EVERY_FLAG: Final = "declined"  # its table lists how any flag is spelt
+_NO_ROWS: Final = np.empty(0, np.intp)
+
+
+def rows_for_python(statuses: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """The rows that kernels left for the parser of single values."""
+    # There are mostly none, and the search of bytes sees that in a tenth of the time that comparing arrays takes.
+    return np.flatnonzero(statuses == FOR_PYTHON) if FOR_PYTHON in statuses.tobytes() else _NO_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +54,22 @@ class Cells:
     @classmethod
     def unread(cls, n: int) -> Cells:
         """All of it is for Python."""
-        return cls(np.zeros(n, np.int64), np.full(n, FOR_PYTHON, np.uint8))
+        return cls(np.zeros(n, np.int64), _statuses(n, FOR_PYTHON))
 
     @classmethod
     def absent(cls, n: int) -> Cells:
         """There is no such column."""
-        return cls(np.zeros(n, np.int64), np.full(n, ABSENT, np.uint8))
+        return cls(np.zeros(n, np.int64), _statuses(n, ABSENT))
 
     @property
     def known(self) -> NDArray[np.bool_]:
         """Whether a row has a value."""
         return np.equal(self.statuses, READ)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether a row has none."""
+        return ABSENT in self.statuses.tobytes()
 
 
 class NativeColumns:
@@ -168,6 +180,12 @@ class NativeColumns:
                 objects.address, first, end, self._words, self._program.record(field), numbers, statuses
             )
         return numbers, statuses
+
+
+def _statuses(n: int, status: int) -> NDArray[np.uint8]:
+    statuses = np.empty(n, np.uint8)
+    statuses.fill(status)  # a third of what `np.full` takes for a thousand
+    return statuses
 
 
 class _Objects:
