@@ -10,12 +10,14 @@ import numpy as np
 
 from fraudsdk._cpython import load_byte, load_half_word, load_integer
 from fraudsdk._jit import borrowed, device, kernel
+from fraudsdk.domain.fields import AUTHORISATION, CARD_NOT_PRESENT, CARD_PRESENT, DECLINED, FLAGS
 from fraudsdk.encoding import words as w
 from fraudsdk.encoding.kernels import code_of, converted, read_decimal, read_text, read_time
 from fraudsdk.encoding.object_kernels import (
     epoch_of,
     flag_of,
     is_nan,
+    is_number,
     major_of,
     minor_of,
     number_of,
@@ -212,7 +214,26 @@ def convert_amounts(program, currencies, minor, statuses):
             minor[row] = amount
 
 
-@kernel("void(int64, int64, int64, int64[::1], int64, float64[::1], uint8[::1])", nogil=False)
+@device
+def write_number(program, record, is_read, number, numbers, row):
+    """Write a number where the layout has a place for it; its status."""
+    if program[record + w.NUMBER_AT] >= 0:
+        numbers[row, program[record + w.NUMBER_AT]] = number
+    return READ if is_read else FOR_PYTHON
+
+
+@kernel("void(float64[::1], int64[::1], int64, float64[:, ::1], uint8[::1])")
+def read_numbers(values, program, record, numbers, statuses):
+    """Numbers, NaN where there is none."""
+    values, program, numbers, statuses = borrowed(values), borrowed(program), borrowed(numbers), borrowed(statuses)
+    for row in range(len(values)):
+        is_read, number = True, np.nan  # one NaN for all: the payload of another would be other bits
+        if values[row] == values[row]:
+            is_read, number = is_number(program, record, values[row]), values[row]
+        statuses[row] = write_number(program, record, is_read, number, numbers, row)
+
+
+@kernel("void(int64, int64, int64, int64[::1], int64, float64[:, ::1], uint8[::1])", nogil=False)
 def read_number_objects(objects, first, end, program, record, numbers, statuses):
     """Numbers among Python objects, NaN where there is none."""
     program, numbers, statuses = borrowed(program), borrowed(numbers), borrowed(statuses)
@@ -221,5 +242,43 @@ def read_number_objects(objects, first, end, program, record, numbers, statuses)
         is_read, number = True, np.nan
         if value != program[w.NONE]:
             is_read, number = number_of(program, record, value)
-        numbers[row] = number
-        statuses[row] = READ if is_read else FOR_PYTHON
+        statuses[row] = write_number(program, record, is_read, number, numbers, row)
+
+
+@kernel("void(float64[::1], int64[::1], uint8[::1])")
+def read_flag_numbers(values, flags, statuses):
+    """Flags as 1 and 0, NaN where there is none."""
+    values, flags, statuses = borrowed(values), borrowed(flags), borrowed(statuses)
+    for row in range(len(values)):
+        value = values[row]
+        flags[row] = value == 1.0
+        if value == 1.0 or value == 0.0:
+            statuses[row] = READ
+        else:
+            statuses[row] = FOR_PYTHON if value == value else ABSENT
+
+
+@kernel("void(int64[::1], uint8[::1], int64[::1], int64[::1], int64[::1], uint8[::1], int64[:, ::1])")
+def write_flags(types, type_statuses, directions, declined, present, present_statuses, ints):
+    """
+    What kind of transaction each row is, in the bits of ``ints[:, FLAGS]``.
+
+    Parameters
+    ----------
+    types, directions : int64[n]
+        Bits of the type, where `type_statuses` is `READ`, and of the direction.
+    declined, present : int64[n]
+        1 or 0; `present` where `present_statuses` is `READ`.
+    ints : int64[n, :]
+    """
+    types, type_statuses, directions = borrowed(types), borrowed(type_statuses), borrowed(directions)
+    declined, present, present_statuses = borrowed(declined), borrowed(present), borrowed(present_statuses)
+    ints = borrowed(ints)
+    for row in range(len(types)):
+        flags = types[row] if type_statuses[row] == READ else AUTHORISATION
+        flags |= directions[row]
+        if declined[row] == 1:
+            flags |= DECLINED
+        if present_statuses[row] == READ:
+            flags |= CARD_PRESENT if present[row] == 1 else CARD_NOT_PRESENT
+        ints[row, FLAGS] = flags

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from ctypes import c_int64
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +34,7 @@ def rows_for_python(statuses: NDArray[np.uint8]) -> NDArray[np.intp]:
     return np.flatnonzero(statuses == FOR_PYTHON) if FOR_PYTHON in statuses.tobytes() else _NO_ROWS
 
 
-@dataclass(frozen=True, slots=True)
-class Cells:
+class Cells(NamedTuple):
     """
     What came of a column.
 
@@ -91,11 +89,10 @@ class NativeColumns:
         """Write keys and codes of a text field where the layout has a place for them."""
         cells = Cells.unread(len(column))
         into = (self._words, self._program.record(field), ints, numbers, cells.meanings, cells.statuses)
-        kind = _kind_of(column)
         if isinstance(column, TextColumn):
             for chunk in column.chunks:
                 kernels.read_texts(chunk.text, chunk.indices, chunk.at, *into)
-        elif kind in ("O", "U"):
+        elif (kind := _kind_of(column)) in ("O", "U"):
             objects = _Objects(column, len(cells.statuses))
             for first, end in objects.blocks():
                 kernels.read_objects(objects.address, first, end, *into)
@@ -119,12 +116,8 @@ class NativeColumns:
             objects = _Objects(column, len(cells.statuses))
             for first, end in objects.blocks():
                 kernels.read_flags(objects.address, first, end, self._words, record, cells.meanings, cells.statuses)
-        elif kind in ("b", "i", "u", "f"):
-            values = np.asarray(column)
-            cells.statuses[(values == 0) | (values == 1)] = READ
-            cells.meanings[values == 1] = 1
-            if kind == "f":
-                cells.statuses[np.isnan(values)] = ABSENT
+        elif isinstance(column, np.ndarray) and kind in "biuf" and column.dtype.itemsize <= 8:
+            kernels.read_flag_numbers(column.astype(np.float64, order="C"), cells.meanings, cells.statuses)
         return cells
 
     def read_times(self, column: ColumnValues, unit: str | None) -> tuple[NDArray[np.int64], NDArray[np.uint8]] | None:
@@ -169,17 +162,17 @@ class NativeColumns:
         kernels.convert_amounts(self._words, currencies, minor, statuses)
         return statuses
 
-    def read_numbers(self, field: str, column: ColumnValues) -> tuple[NDArray[np.float64], NDArray[np.uint8]] | None:
-        """Numbers and statuses; None for a column that holds no objects."""
-        if _kind_of(column) != "O":
-            return None
-        numbers, statuses = np.empty(len(column)), np.empty(len(column), np.uint8)
-        objects = _Objects(column, len(statuses))
-        for first, end in objects.blocks():
-            kernels.read_number_objects(
-                objects.address, first, end, self._words, self._program.record(field), numbers, statuses
-            )
-        return numbers, statuses
+    def read_numbers(self, field: str, column: ColumnValues, numbers: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Write a number field where the layout has a place for it; statuses."""
+        statuses = _statuses(len(column), FOR_PYTHON)
+        into = (self._words, self._program.record(field), numbers, statuses)
+        if _kind_of(column) == "O":
+            objects = _Objects(column, len(statuses))
+            for first, end in objects.blocks():
+                kernels.read_number_objects(objects.address, first, end, *into)
+        elif isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
+            kernels.read_numbers(column.astype(np.float64, order="C"), *into)
+        return statuses
 
 
 def _statuses(n: int, status: int) -> NDArray[np.uint8]:

@@ -22,7 +22,7 @@ from fraudsdk.domain.money import CURRENCY_EXPONENTS
 from fraudsdk.domain.refusal import RefusedValue
 from fraudsdk.domain.transaction import ENTITY_FIELDS
 from fraudsdk.domain.values import NAN, Parser, parse_flag, parse_pan
-from fraudsdk.encoding.column_kernels import ABSENT, READ
+from fraudsdk.encoding.column_kernels import ABSENT, READ, write_flags
 from fraudsdk.encoding.columns import (
     NO_TIME,
     ColumnValues,
@@ -31,7 +31,6 @@ from fraudsdk.encoding.columns import (
     invalid,
     parse_amounts,
     parse_distinct,
-    parse_each,
     parse_minor_amounts,
     parse_numbers,
     parse_pairs,
@@ -319,14 +318,11 @@ class TableEncoder:
         return cells
 
     def _write_flags(self, table: _Table) -> None:
-        kinds = self._read(table, "type", TYPE_FLAGS.__getitem__).cells
-        flags = np.where(kinds.known, kinds.meanings, fields.AUTHORISATION)
-        flags |= self._read(table, "direction", lambda is_credit: fields.CREDIT if is_credit else 0).cells.meanings
-        flags |= np.where(self._flags(table.columns, "declined").meanings == 1, fields.DECLINED, 0)
+        types = self._read(table, "type", TYPE_FLAGS.__getitem__).cells
+        directions = self._read(table, "direction", lambda is_credit: fields.CREDIT if is_credit else 0).cells
+        declined = self._flags(table.columns, "declined")
         present = self._flags(table.columns, "card_present")
-        presence = np.where(present.meanings == 1, fields.CARD_PRESENT, fields.CARD_NOT_PRESENT)
-        flags |= np.where(present.known, presence, 0)
-        table.ints[:, fields.FLAGS] = flags
+        write_flags(*types, directions.meanings, declined.meanings, *present, table.ints)
         for position in self._numbers_of.get("card_present", ()):
             table.numbers[:, position] = np.where(present.known, present.meanings, NAN)
 
@@ -335,20 +331,17 @@ class TableEncoder:
             table.numbers[:, position] = amount_major
         for name in (*NUMBERS, *self._layout.custom_numbers):
             if name in table.columns and name not in ("amount", "card_present"):
-                column = self._numbers(name, table.columns[name])
-                for position in self._numbers_of.get(name, ()):
-                    table.numbers[:, position] = column
+                self._write_number(table, name)
 
-    def _numbers(self, name: str, column: ColumnValues) -> NDArray[np.float64]:
-        read = None if self._native is None else self._native.read_numbers(name, column)
-        if read is None:
-            return parse_numbers(name, column, self._parsers[name])
-        numbers, statuses = read
-        rows = rows_for_python(statuses)
+    def _write_number(self, table: _Table, name: str) -> None:
+        column = table.columns[name]
+        rows = np.arange(len(column))
+        if self._native is not None:
+            rows = rows_for_python(self._native.read_numbers(name, column, table.numbers))
         if len(rows):
-            parsed = parse_each(name, values_at(column, rows), self._parsers[name], rows)
-            numbers[rows] = [NAN if number is None else number for number in parsed]
-        return numbers
+            numbers = parse_numbers(name, values_at(column, rows), self._parsers[name], rows)
+            for position in self._numbers_of.get(name, ()):
+                table.numbers[rows, position] = numbers
 
     def _times(self, columns: _Columns, field: str) -> NDArray[np.int64] | None:
         given = [(field + suffix, unit) for suffix, unit in TIME_UNITS.items() if field + suffix in columns]
