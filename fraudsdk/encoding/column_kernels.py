@@ -74,15 +74,18 @@ def write_cell(program, record, address, n, ints, numbers, row, meanings):
 
 
 @kernel(
-    "void(int64[::1], int64[::1], int64, int64[::1], int64, int64[:, ::1], float64[:, ::1], int64[::1], uint8[::1])"
+    "void(int64, int64, int64, int64, int64, int64,"
+    " int64[::1], int64, int64[::1], int64, int64[:, ::1], float64[:, ::1], int64[::1], uint8[::1])"
 )
-def read_texts(text, indices, at, program, record, ints, numbers, meanings, statuses):
+def read_texts(
+    validity, offsets, offset_bytes, data, first, n_values, indices, at, program, record, ints, numbers, meanings, statuses
+):
     """
     Text of an Arrow array into the rows from `at` on.
 
     Parameters
     ----------
-    text : int64[6]
+    validity, offsets, offset_bytes, data, first, n_values : int64
         See `VALIDITY` and what follows it.
     indices : int64[n] or int64[0]
         Which text each row has, -1 for none; empty where row `i` has text `i`.
@@ -93,7 +96,8 @@ def read_texts(text, indices, at, program, record, ints, numbers, meanings, stat
     ints, numbers, meanings, statuses : arrays of all rows
     """
     program, ints, numbers = borrowed(program), borrowed(ints), borrowed(numbers)
-    text, indices, meanings, statuses = borrowed(text), borrowed(indices), borrowed(meanings), borrowed(statuses)
+    indices, meanings, statuses = borrowed(indices), borrowed(meanings), borrowed(statuses)
+    text = validity, offsets, offset_bytes, data, first, n_values
     for i in range(len(indices) if len(indices) > 0 else text[N_VALUES]):
         address, n = cell_of(text, indices, i)
         statuses[at + i] = write_cell(program, record, address, n, ints, numbers, at + i, meanings)
@@ -145,10 +149,11 @@ def read_flags(objects, first, end, program, record, flags, statuses):
         statuses[row] = READ if flag >= 0 else (ABSENT if flag == -1 else FOR_PYTHON)
 
 
-@kernel("void(int64[::1], int64[::1], int64, int64[::1], uint8[::1])")
-def read_times(text, indices, at, times_us, statuses):
+@kernel("void(int64, int64, int64, int64, int64, int64, int64[::1], int64, int64[::1], uint8[::1])")
+def read_times(validity, offsets, offset_bytes, data, first, n_values, indices, at, times_us, statuses):
     """RFC 3339 text of an Arrow array."""
-    text, indices, times_us, statuses = borrowed(text), borrowed(indices), borrowed(times_us), borrowed(statuses)
+    indices, times_us, statuses = borrowed(indices), borrowed(times_us), borrowed(statuses)
+    text = validity, offsets, offset_bytes, data, first, n_values
     for i in range(len(indices) if len(indices) > 0 else text[N_VALUES]):
         address, n = cell_of(text, indices, i)
         status = ABSENT
@@ -175,11 +180,17 @@ def read_time_objects(objects, first, end, program, unit_us, times_us, statuses)
                 times_us[row] = time_us
 
 
-@kernel("void(int64[::1], int64[::1], int64, int64[::1], int64[::1], int64[::1], uint8[::1])")
-def read_amounts(text, indices, at, program, currencies, minor, statuses):
+@kernel(
+    "void(int64, int64, int64, int64, int64, int64,"
+    " int64[::1], int64, int64[::1], int64[::1], int64[::1], uint8[::1])"
+)
+def read_amounts(
+    validity, offsets, offset_bytes, data, first, n_values, indices, at, program, currencies, minor, statuses
+):
     """Amounts in major units, as text of an Arrow array; `currencies` is which one each row has."""
-    program, text, indices, currencies = borrowed(program), borrowed(text), borrowed(indices), borrowed(currencies)
+    program, indices, currencies = borrowed(program), borrowed(indices), borrowed(currencies)
     minor, statuses = borrowed(minor), borrowed(statuses)
+    text = validity, offsets, offset_bytes, data, first, n_values
     for i in range(len(indices) if len(indices) > 0 else text[N_VALUES]):
         address, n = cell_of(text, indices, i)
         exponent = program[program[w.CURRENCIES] + w.CURRENCY_WORDS * currencies[at + i] + w.EXPONENT]

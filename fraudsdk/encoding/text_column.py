@@ -23,18 +23,15 @@ class TextChunk(NamedTuple):
     ----------
     at : int
         The row that it begins at.
-    text : int64[6]
+    text : tuple of six int
         See `column_kernels.VALIDITY` and what follows it.
     indices : int64[n] or int64[0]
         Of a dictionary array: which of its texts each row has, -1 for none.
-    holder : pyarrow.Array
-        Keeps the buffers where they are.
     """
 
     at: int
-    text: NDArray[np.int64]
+    text: tuple[int, int, int, int, int, int]
     indices: NDArray[np.int64]
-    holder: Any
 
 
 class TextColumn:
@@ -53,13 +50,19 @@ class TextColumn:
     """
 
     def __init__(self, column: Any) -> None:
-        self._column = column
+        self._column = column  # and so all its buffers, which stay where they are
         self.chunks: list[TextChunk] = []
+        kind = column.type
+        self._is_dictionary = str(kind).startswith("dictionary")
+        offset_bytes = _OFFSET_BYTES[str(kind.value_type if self._is_dictionary else kind)]
         at = 0
         for chunk in getattr(column, "chunks", (column,)):
             n = len(chunk)
             if n:
-                self.chunks.append(_chunk_of(chunk, at))
+                texts, indices = _parts_of(chunk) if self._is_dictionary else (chunk, _NO_INDICES)
+                validity, offsets, data = texts.buffers()
+                text = _address(validity), _address(offsets), offset_bytes, _address(data), texts.offset, len(texts)
+                self.chunks.append(TextChunk(at, text, indices))
             at += n
 
     @staticmethod
@@ -83,7 +86,7 @@ class TextColumn:
     def to_objects(self) -> NDArray[np.object_]:
         """All values as an array of objects."""
         column = self._column
-        if str(column.type).startswith("dictionary"):
+        if self._is_dictionary:
             column = column.cast(column.type.value_type)
         array: NDArray[np.object_] = (
             column.to_numpy() if hasattr(column, "num_chunks") else column.to_numpy(zero_copy_only=False)
@@ -91,21 +94,10 @@ class TextColumn:
         return array.copy() if not array.flags.writeable else array
 
 
-def _chunk_of(chunk: Any, at: int) -> TextChunk:
-    texts, indices = chunk, _NO_INDICES
-    if hasattr(chunk, "dictionary"):
-        texts = chunk.dictionary
-        indices = np.array(chunk.indices.cast("int64").fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
-    validity, offsets, data = texts.buffers()
-    text = [
-        _address(validity),
-        _address(offsets),
-        _OFFSET_BYTES[str(texts.type)],
-        _address(data),
-        texts.offset,
-        len(texts),
-    ]
-    return TextChunk(at, np.array(text, np.int64), indices, texts)
+def _parts_of(chunk: Any) -> tuple[Any, NDArray[np.int64]]:
+    """The texts of a dictionary array, and which of them each row has."""
+    indices = chunk.indices.cast("int64").fill_null(-1).to_numpy(zero_copy_only=False)
+    return chunk.dictionary, np.array(indices, np.int64)
 
 
 def _address(buffer: Any) -> int:
