@@ -275,12 +275,12 @@ def _times_of_datetimes(field: str, column: NDArray[Any]) -> NDArray[np.int64]:
     # Compared in the column's own unit: converting a hostile value to microseconds first would overflow.
     low = np.datetime64(MIN_EVENT_TIME_US, "us").astype(column.dtype)
     high = np.datetime64(MAX_EVENT_TIME_US, "us").astype(column.dtype)
-    wrong = ~np.isnat(column) & ~((column >= low) & (column < high))
-    if wrong.any():
+    is_time = (column >= low) & (column < high)
+    if not is_time.all() and (wrong := ~(is_time | np.isnat(column))).any():
         row = int(np.argmax(wrong))
         problem = f"must be between 1990 and 2200, was {str(column[row])[:40]}"
         raise invalid(field, RefusedValue(problem, "check the unit the column was made with"), row)
-    return column.astype("datetime64[us]").astype(np.int64)
+    return column.astype("datetime64[us]").view(np.int64)
 
 
 def _times_of_whole_seconds(field: str, column: NDArray[np.float64]) -> NDArray[np.int64]:

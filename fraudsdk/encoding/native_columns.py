@@ -91,7 +91,7 @@ class NativeColumns:
         into = (self._words, self._program.record(field), ints, numbers, cells.meanings, cells.statuses)
         if isinstance(column, TextColumn):
             for chunk in column.chunks:
-                kernels.read_texts(*chunk.text, chunk.indices, chunk.at, *into)
+                kernels.read_texts(*chunk, *into)
         elif (kind := _kind_of(column)) in ("O", "U"):
             objects = _Objects(column, len(cells.statuses))
             for first, end in objects.blocks():
@@ -111,7 +111,7 @@ class NativeColumns:
             unwritten = (np.empty((0, 0), np.int64), np.empty((0, 0)))
             into = (self._words, record, *unwritten, cells.meanings, cells.statuses)
             for chunk in column.chunks:
-                kernels.read_texts(*chunk.text, chunk.indices, chunk.at, *into)
+                kernels.read_texts(*chunk, *into)
         elif kind in ("O", "U"):
             objects = _Objects(column, len(cells.statuses))
             for first, end in objects.blocks():
@@ -125,7 +125,7 @@ class NativeColumns:
         times_us, statuses = np.full(len(column), NO_TIME), np.full(len(column), FOR_PYTHON, np.uint8)
         if isinstance(column, TextColumn) and unit is None:
             for chunk in column.chunks:
-                kernels.read_times(*chunk.text, chunk.indices, chunk.at, times_us, statuses)
+                kernels.read_times(*chunk, times_us, statuses)
         elif _kind_of(column) in ("O", "U"):
             objects = _Objects(column, len(statuses))
             unit_us = 0 if unit is None else UNIT_US[unit]
@@ -146,7 +146,7 @@ class NativeColumns:
         minor, statuses = np.zeros(len(column), np.int64), np.full(len(column), FOR_PYTHON, np.uint8)
         if isinstance(column, TextColumn):
             for chunk in column.chunks if currencies is not None else ():
-                kernels.read_amounts(*chunk.text, chunk.indices, chunk.at, self._words, currencies, minor, statuses)
+                kernels.read_amounts(*chunk, self._words, currencies, minor, statuses)
         elif _kind_of(column) in ("O", "U"):
             objects = _Objects(column, len(statuses))
             in_major = _WHOLE if currencies is None else currencies

@@ -231,22 +231,22 @@ class TableEncoder:
             raise invalid(name, refused, int(np.argmax(itself)))
 
     def _write_texts(self, table: _Table) -> None:
-        any_entity = np.zeros(len(table.ints), np.bool_)
+        lacking = np.full(len(table.ints), ABSENT, np.uint8)  # any entity yet
         for name in self._texts:
             if name == "card_id":
-                any_entity |= self._write_cards(table)
+                lacking &= self._write_cards(table)
             elif name in table.columns:
                 cells = self._read(table, name).cells
                 if name in ENTITY_FIELDS:
-                    any_entity |= cells.known
-        if not any_entity.all():
+                    lacking &= cells.statuses
+        if ABSENT in lacking.tobytes():
             refused = RefusedValue("is missing", f"send at least one of {', '.join(ENTITY_FIELDS)}")
-            raise invalid("user_id", refused, int(np.argmin(any_entity)))
+            raise invalid("user_id", refused, int(np.argmax(lacking)))
 
-    def _write_cards(self, table: _Table) -> NDArray[np.bool_]:
-        """Card ids, and the tokens of card numbers in their place; which rows have either."""
+    def _write_cards(self, table: _Table) -> NDArray[np.uint8]:
+        """Card ids, and the tokens of card numbers in their place; `READ` where a row has either, `ABSENT` elsewhere."""
         if "pan" not in table.columns:
-            return self._read(table, "card_id").cells.known
+            return self._read(table, "card_id").cells.statuses
         tokens = parse_distinct("pan", table.columns["pan"], partial(parse_pan, tokenise=self._tokenise))
         known, has_token = self._read(table, "card_id").cells.known, tokens.known()
         both = known & has_token
@@ -257,7 +257,7 @@ class TableEncoder:
             raise invalid("pan", refused, int(np.argmax(both)))
         rows = np.flatnonzero(has_token)
         self._write_parsed(table, "card_id", rows, Parsed(tokens.values, tokens.index[rows]))
-        return known | has_token
+        return np.where(known | has_token, READ, ABSENT).astype(np.uint8)
 
     def _amounts(self, table: _Table, currencies: NDArray[np.int64]) -> NDArray[np.int64]:
         """Minor units of the reference currency."""

@@ -4,7 +4,7 @@ A text column of an Arrow table as kernels read it: its buffers.  By Arrow's met
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +15,9 @@ _OFFSET_BYTES: Final = {"string": 4, "large_string": 8, "utf8": 4, "large_utf8":
 _NO_INDICES: Final = np.empty(0, np.int64)
 
 
-class TextChunk(NamedTuple):
-    """
-    One Arrow array.
-
-    Attributes
-    ----------
-    at : int
-        The row that it begins at.
-    text : tuple of six int
-        See `column_kernels.VALIDITY` and what follows it.
-    indices : int64[n] or int64[0]
-        Of a dictionary array: which of its texts each row has, -1 for none.
-    """
-
-    at: int
-    text: tuple[int, int, int, int, int, int]
-    indices: NDArray[np.int64]
+# One Arrow array as the first arguments of a kernel: six words (see `column_kernels.VALIDITY` and what follows it); of a
+# dictionary array, which of its texts each row has, -1 for none; the row that it begins at.
+TextChunk: TypeAlias = tuple[int, int, int, int, int, int, NDArray[np.int64], int]
 
 
 class TextColumn:
@@ -62,7 +48,7 @@ class TextColumn:
                 texts, indices = _parts_of(chunk) if self._is_dictionary else (chunk, _NO_INDICES)
                 validity, offsets, data = texts.buffers()
                 text = _address(validity), _address(offsets), offset_bytes, _address(data), texts.offset, len(texts)
-                self.chunks.append(TextChunk(at, text, indices))
+                self.chunks.append((*text, indices, at))
             at += n
 
     @staticmethod
