@@ -26,7 +26,7 @@ from fraudsdk.encoding.object_kernels import (
     written_out,
 )
 
-READ, ABSENT, FOR_PYTHON = 0, 1, 2
+FOR_PYTHON, READ, ABSENT = range(3)
 
 # Words that describe the text of an Arrow array.
 VALIDITY, OFFSETS, OFFSET_BYTES, DATA, FIRST, N_VALUES = range(6)

@@ -136,11 +136,12 @@ def _arrow_rows(table: Any) -> list[dict[str, Any]]:
 def _way_of(name: str, kind: Any) -> Way:
     if name == "amount" and str(kind).startswith("decimal"):
         return _decimals
-    return TextColumn if TextColumn.is_text(kind) else _to_numpy
+    return TextColumn.way_of(kind) or _to_numpy
 
 
 def _decimals(column: Any) -> TextColumn:
-    return TextColumn(column.cast("string"))  # what a `Decimal` is read by as well, without one per row
+    # What a `Decimal` is read by as well, without one per row.
+    return TextColumn(column.cast("string"), offset_bytes=4, is_dictionary=False)
 
 
 def _to_numpy(column: Any) -> npt.NDArray[Any]:

@@ -4,14 +4,14 @@ A text column of an Arrow table as kernels read it: its buffers.  By Arrow's met
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 _OFFSET_BYTES: Final = {"string": 4, "large_string": 8, "utf8": 4, "large_utf8": 8}
-
-
 _NO_INDICES: Final = np.empty(0, np.int64)
 
 
@@ -27,7 +27,8 @@ class TextColumn:
     Parameters
     ----------
     column : pyarrow.ChunkedArray or pyarrow.Array
-        Of a type for which `is_text` is true.
+    offset_bytes : {4, 8}
+    is_dictionary : bool
 
     Attributes
     ----------
@@ -35,12 +36,10 @@ class TextColumn:
         Its arrays, but those without a row.
     """
 
-    def __init__(self, column: Any) -> None:
+    def __init__(self, column: Any, offset_bytes: int, *, is_dictionary: bool) -> None:
         self._column = column  # and so all its buffers, which stay where they are
+        self._is_dictionary = is_dictionary
         self.chunks: list[TextChunk] = []
-        kind = column.type
-        self._is_dictionary = str(kind).startswith("dictionary")
-        offset_bytes = _OFFSET_BYTES[str(kind.value_type if self._is_dictionary else kind)]
         at = 0
         for chunk in getattr(column, "chunks", (column,)):
             n = len(chunk)
@@ -51,10 +50,12 @@ class TextColumn:
                 self.chunks.append((*text, indices, at))
             at += n
 
-    @staticmethod
-    def is_text(kind: Any) -> bool:
-        """Whether columns of an Arrow type hold text in a form that kernels read."""
-        return str(getattr(kind, "value_type", kind) if str(kind).startswith("dictionary") else kind) in _OFFSET_BYTES
+    @classmethod
+    def way_of(cls, kind: Any) -> Callable[[Any], TextColumn] | None:
+        """How a column of an Arrow type is taken; None where it holds no text that kernels read."""
+        is_dictionary = str(kind).startswith("dictionary")
+        offset_bytes = _OFFSET_BYTES.get(str(kind.value_type if is_dictionary else kind))
+        return None if offset_bytes is None else partial(cls, offset_bytes=offset_bytes, is_dictionary=is_dictionary)
 
     def __len__(self) -> int:
         return len(self._column)
