@@ -78,7 +78,20 @@ def write_cell(program, record, address, n, ints, numbers, row, meanings):
     " int64[::1], int64, int64[::1], int64, int64[:, ::1], float64[:, ::1], int64[::1], uint8[::1])"
 )
 def read_texts(
-    validity, offsets, offset_bytes, data, first, n_values, indices, at, program, record, ints, numbers, meanings, statuses
+    validity,
+    offsets,
+    offset_bytes,
+    data,
+    first,
+    n_values,
+    indices,
+    at,
+    program,
+    record,
+    ints,
+    numbers,
+    meanings,
+    statuses,
 ):
     """
     Text of an Arrow array into the rows from `at` on.
@@ -181,8 +194,7 @@ def read_time_objects(objects, first, end, program, unit_us, times_us, statuses)
 
 
 @kernel(
-    "void(int64, int64, int64, int64, int64, int64,"
-    " int64[::1], int64, int64[::1], int64[::1], int64[::1], uint8[::1])"
+    "void(int64, int64, int64, int64, int64, int64, int64[::1], int64, int64[::1], int64[::1], int64[::1], uint8[::1])"
 )
 def read_amounts(
     validity, offsets, offset_bytes, data, first, n_values, indices, at, program, currencies, minor, statuses

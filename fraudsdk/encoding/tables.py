@@ -16,7 +16,6 @@ from fraudsdk.domain.masking import shown
 from fraudsdk.encoding.text_column import TextColumn
 from fraudsdk.errors import ConfigurationError, InvalidTransactionError
 
-
 T = TypeVar("T")
 NativeColumn: TypeAlias = "npt.NDArray[Any] | TextColumn"
 Way: TypeAlias = Callable[[Any], NativeColumn]
