@@ -29,7 +29,7 @@ from fraudsdk.encoding.object_kernels import (
 FOR_PYTHON, READ, ABSENT = range(3)
 
 # Words that describe the text of an Arrow array.
-VALIDITY, OFFSETS, OFFSET_BYTES, DATA, FIRST, N_VALUES = range(6)
+VALIDITY, OFFSETS, OFFSET_BYTES, DATA, FIRST, N_TEXTS = range(6)
 
 
 @device
@@ -43,7 +43,7 @@ def cell_of(text, indices, row):
     place = row
     if len(indices) > 0:
         place = indices[row]
-        if place < 0 or place >= text[N_VALUES]:
+        if place < 0 or place >= text[N_TEXTS]:
             return 0, -1
     place += text[FIRST]
     if text[VALIDITY] != 0 and (load_byte(text[VALIDITY] + (place >> 3)) >> (place & 7)) & 1 == 0:
@@ -78,27 +78,14 @@ def write_cell(program, record, address, n, ints, numbers, row, meanings):
     " int64[::1], int64, int64[::1], int64, int64[:, ::1], float64[:, ::1], int64[::1], uint8[::1])"
 )
 def read_texts(
-    validity,
-    offsets,
-    offset_bytes,
-    data,
-    first,
-    n_values,
-    indices,
-    at,
-    program,
-    record,
-    ints,
-    numbers,
-    meanings,
-    statuses,
+    valid, offsets, offset_bytes, data, first, n_texts, indices, at, program, record, ints, numbers, meanings, statuses
 ):
     """
     Text of an Arrow array into the rows from `at` on.
 
     Parameters
     ----------
-    validity, offsets, offset_bytes, data, first, n_values : int64
+    valid, offsets, offset_bytes, data, first, n_texts : int64
         See `VALIDITY` and what follows it.
     indices : int64[n] or int64[0]
         Which text each row has, -1 for none; empty where row `i` has text `i`.
@@ -110,8 +97,8 @@ def read_texts(
     """
     program, ints, numbers = borrowed(program), borrowed(ints), borrowed(numbers)
     indices, meanings, statuses = borrowed(indices), borrowed(meanings), borrowed(statuses)
-    text = validity, offsets, offset_bytes, data, first, n_values
-    for i in range(len(indices) if len(indices) > 0 else text[N_VALUES]):
+    text = valid, offsets, offset_bytes, data, first, n_texts
+    for i in range(len(indices) if len(indices) > 0 else text[N_TEXTS]):
         address, n = cell_of(text, indices, i)
         statuses[at + i] = write_cell(program, record, address, n, ints, numbers, at + i, meanings)
 
@@ -163,11 +150,11 @@ def read_flags(objects, first, end, program, record, flags, statuses):
 
 
 @kernel("void(int64, int64, int64, int64, int64, int64, int64[::1], int64, int64[::1], uint8[::1])")
-def read_times(validity, offsets, offset_bytes, data, first, n_values, indices, at, times_us, statuses):
+def read_times(valid, offsets, offset_bytes, data, first, n_texts, indices, at, times_us, statuses):
     """RFC 3339 text of an Arrow array."""
     indices, times_us, statuses = borrowed(indices), borrowed(times_us), borrowed(statuses)
-    text = validity, offsets, offset_bytes, data, first, n_values
-    for i in range(len(indices) if len(indices) > 0 else text[N_VALUES]):
+    text = valid, offsets, offset_bytes, data, first, n_texts
+    for i in range(len(indices) if len(indices) > 0 else text[N_TEXTS]):
         address, n = cell_of(text, indices, i)
         status = ABSENT
         if n >= 0:
@@ -196,14 +183,12 @@ def read_time_objects(objects, first, end, program, unit_us, times_us, statuses)
 @kernel(
     "void(int64, int64, int64, int64, int64, int64, int64[::1], int64, int64[::1], int64[::1], int64[::1], uint8[::1])"
 )
-def read_amounts(
-    validity, offsets, offset_bytes, data, first, n_values, indices, at, program, currencies, minor, statuses
-):
+def read_amounts(valid, offsets, offset_bytes, data, first, n_texts, indices, at, program, currencies, minor, statuses):
     """Amounts in major units, as text of an Arrow array; `currencies` is which one each row has."""
     program, indices, currencies = borrowed(program), borrowed(indices), borrowed(currencies)
     minor, statuses = borrowed(minor), borrowed(statuses)
-    text = validity, offsets, offset_bytes, data, first, n_values
-    for i in range(len(indices) if len(indices) > 0 else text[N_VALUES]):
+    text = valid, offsets, offset_bytes, data, first, n_texts
+    for i in range(len(indices) if len(indices) > 0 else text[N_TEXTS]):
         address, n = cell_of(text, indices, i)
         exponent = program[program[w.CURRENCIES] + w.CURRENCY_WORDS * currencies[at + i] + w.EXPONENT]
         amount = read_decimal(address, n, exponent)

@@ -238,6 +238,15 @@ def test_arrays_of_numbers_are_read_or_refused_as_python_reads_or_refuses_them(d
     assert all(kept[name].tobytes() == column.tobytes() for name, column in columns.items())
 
 
+def test_a_flag_of_more_digits_than_a_float_has_is_not_rounded_to_one():
+    present = np.ones(1, np.longdouble) + np.finfo(np.longdouble).eps
+    columns = {**columns_of(least(ip=["203.0.113.7"])), "card_present": present}
+    expected = outcome(lambda: IN_PYTHON.encode_columns(columns))
+
+    assert "card_present" == expected[0]
+    assert expected == outcome(lambda: NATIVE.encode_columns(columns))
+
+
 def least(**columns):
     n = len(next(iter(columns.values()))) if columns else 2
     table = {"transaction_id": [f"t-{i}" for i in range(n)], "event_time_s": [1_700_000_000] * n, "amount": ["1"] * n}
