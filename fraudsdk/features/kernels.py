@@ -233,6 +233,7 @@ KEY_BLANK = 3  # what the slots of the kind hold: 1 no event, 2 no entity, 0 som
 KEY_FIELDS = 4
 
 # How many transactions ahead a replay asks for what the next step will read, so that memory answers in time.
+AHEAD_INPUT = 32
 AHEAD_KEYS = 24
 AHEAD_HEADS = 16
 AHEAD_EVENTS = 4
@@ -487,6 +488,22 @@ def read_from_tiles(pool, head, kind, slot, s, after_us, end_us, bits, octets, a
 
 
 @device
+def mark_ring(pool, ring_part, windowed, sets, edges, t_us, positions, bits):
+    """Edges of all windows of a kind in a ring, and marks of all its sets between the oldest and the newest of them."""
+    n_sets, first_set = windowed[WINDOWED_SETS], windowed[WINDOWED_FIRST_SET]
+    times, seen = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START], pool[ring_part + RING_FLAGS]
+    tags = times + COLUMN_TAG * pool[ring_part + RING_CAPACITY]
+    find_edges(pool, times, pool[ring_part + RING_LENGTH], edges, windowed, t_us, positions)
+    oldest, newest = positions[windowed[WINDOWED_EDGES] - 1], positions[0]
+    for e in range(n_sets):
+        mask, want = sets[first_set + e, SET_MASK], sets[first_set + e, SET_WANT]
+        if (seen & want) == want:
+            mark_set(pool, tags, oldest, newest, mask, want, bits, e, n_sets + e)
+        else:
+            mark_none(oldest, newest, bits, e, n_sets + e)
+
+
+@device
 def read_partly(pool, head, kind, windowed, edges, slot, s, t_us, positions, bits, octets, acc, squares):
     """One window of an entity whose ring no longer covers them all."""
     ring_part, first_edge = head + kind[KIND_RING], windowed[WINDOWED_FIRST_EDGE]
@@ -505,25 +522,17 @@ def read_partly(pool, head, kind, windowed, edges, slot, s, t_us, positions, bit
 @device
 def read_kind(pool, head, kind, windowed, sets, edges, slots, t_us, positions, bits, octets, acc, squares):
     """All windows of one entity: exact from the ring where it covers them, bounded from tiles where not."""
-    ring_part = head + kind[KIND_RING]
-    length, seen = pool[ring_part + RING_LENGTH], pool[ring_part + RING_FLAGS]
-    events = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START]
-    tags = events + COLUMN_TAG * pool[ring_part + RING_CAPACITY]
-    find_edges(pool, events, length, edges, windowed, t_us, positions)
-    oldest, newest = positions[windowed[WINDOWED_EDGES] - 1], positions[0]
-    n_sets = windowed[WINDOWED_SETS]
-    for e in range(n_sets):
-        mask, want = sets[windowed[WINDOWED_FIRST_SET] + e, SET_MASK], sets[windowed[WINDOWED_FIRST_SET] + e, SET_WANT]
-        if (seen & want) == want:
-            mark_set(pool, tags, oldest, newest, mask, want, bits, e, n_sets + e)
-        else:
-            mark_none(oldest, newest, bits, e, n_sets + e)
+    ring_part, first_edge = head + kind[KIND_RING], windowed[WINDOWED_FIRST_EDGE]
+    floor_us, last_edge = pool[ring_part + RING_FLOOR_US], first_edge + windowed[WINDOWED_EDGES] - 1
     first, end = windowed[WINDOWED_FIRST_SLOT], windowed[WINDOWED_FIRST_SLOT] + windowed[WINDOWED_SLOTS]
-    if pool[ring_part + RING_FLOOR_US] > t_us - edges[windowed[WINDOWED_FIRST_EDGE] + windowed[WINDOWED_EDGES] - 1]:
+    # The second youngest edge is the youngest that a window can begin at: where the ring has let go of it, tiles answer all.
+    if floor_us <= t_us - edges[first_edge + 1] or pool[ring_part + RING_TILES] == 0:
+        mark_ring(pool, ring_part, windowed, sets, edges, t_us, positions, bits)
+    if floor_us > t_us - edges[last_edge]:
         for s in range(first, end):
             read_partly(pool, head, kind, windowed, edges, slots[s], s, t_us, positions, bits, octets, acc, squares)
         return
-    valued = first + windowed[WINDOWED_COUNTS]
+    n_sets, valued = windowed[WINDOWED_SETS], first + windowed[WINDOWED_COUNTS]
     for s in range(first, valued):
         acc[s, ACC_COUNT], acc[s, ACC_BOUNDED] = count_slot(slots[s], positions, bits, n_sets), 0
     for s in range(valued, end):
@@ -1006,6 +1015,19 @@ def has_room(context, meta):
 
 
 @device
+def foresee_input(ints, numbers, i):
+    """
+    Ask for an encoded transaction, which need not be there.
+
+    Rows lie one after another, and still processors do not come to ask for them by themselves among all else that is read.
+    """
+    for word in range(0, ints.shape[1], WORDS_PER_LINE):
+        prefetch(ints, i * ints.shape[1] + word)
+    for word in range(0, numbers.shape[1], WORDS_PER_LINE):
+        prefetch(numbers, i * numbers.shape[1] + word)
+
+
+@device
 def observe_at(context, ints, numbers, i, record, row):
     """
     Read, then (when `record`) remember, one encoded transaction; for kernels to inline.
@@ -1049,6 +1071,7 @@ def observe_at(context, ints, numbers, i, record, row):
     own, runs = floats_of(context, OWN), measured_rows_of(context, RUNS)
     ops, params, limits = int_rows_of(context, OPS), float_rows_of(context, PARAMS), measured_floats_of(context, LIMITS)
     filters, filter_ranges = measured_rows_of(context, FILTERS), float_rows_of(context, FILTER_RANGES)
+    foresee_input(ints, numbers, i + AHEAD_INPUT)
     known_row = journal_find(journal, index, ints[i, TRANSACTION_KEY])
     if known_row >= 0 and record:
         meta[META_DUPLICATES] += 1

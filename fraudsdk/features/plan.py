@@ -239,7 +239,9 @@ class _Windows:
         slots: list[tuple[int, ...]] = []
         self.slot_of: dict[_Window, int] = {}
         for kind in sorted({window.kind for window in wanted}):
-            windows = sorted((wanted[window] - ONLY_COUNTED != set(), window) for window in wanted if window.kind == kind)
+            windows = sorted(
+                (wanted[window] - ONLY_COUNTED != set(), window) for window in wanted if window.kind == kind
+            )
             n_counts = sum(not is_read for is_read, _ in windows)
             windows = [window for _, window in windows]
             own_sets = sorted({(window.mask, window.want) for window in windows})
