@@ -95,6 +95,8 @@ from fraudsdk.entity_state.layout import (
     HEAD_COUNT,
     HEAD_FIRST_US,
     HEAD_LAST_US,
+    HEAD_NEWER,
+    HEAD_OLDER,
     JOURNAL_AMOUNT_MINOR,
     JOURNAL_FLAGS,
     JOURNAL_KEY,
@@ -237,6 +239,10 @@ AHEAD_INPUT = 32
 AHEAD_KEYS = 24
 AHEAD_HEADS = 16
 AHEAD_EVENTS = 4
+AHEAD_WRITING = 8
+# What a transaction uses of the pool for the first time, and how far ahead of that it is asked for.
+FRESH_WORDS = 64
+AHEAD_FRESH_WORDS = 256
 # The same of labels.
 AHEAD_JOURNAL_INDEX = 20
 AHEAD_JOURNAL = 16
@@ -910,6 +916,17 @@ def flags_with_filters(ints, numbers, i, filters, filter_ranges):
 
 
 @device
+def foresee_writing(pool, meta, journal, row):
+    """Ask for the next rows of the journal, and for words of the pool that no chunk has had yet."""
+    first = (row + AHEAD_WRITING) * journal.shape[1]
+    for word in range(first, first + journal.shape[1], WORDS_PER_LINE):
+        prefetch(journal, word)
+    fresh = meta[META_BUMP] + AHEAD_FRESH_WORDS
+    for word in range(fresh, fresh + FRESH_WORDS, WORDS_PER_LINE):
+        prefetch(pool, word)
+
+
+@device
 def remember_everywhere(
     ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index,
     kinds, columns, measures, distincts, decayeds, own,
@@ -919,6 +936,7 @@ def remember_everywhere(
     if meta[META_JOURNAL_NEXT] >= journal.shape[0]:
         journal_remove(journal, index, row)
     meta[META_JOURNAL_NEXT] += 1
+    foresee_writing(pool, meta, journal, row)
     journal[row, :] = 0
     journal[row, JOURNAL_KEY] = ints[i, TRANSACTION_KEY]
     journal[row, JOURNAL_TIME_US] = ints[i, EVENT_TIME_US]
@@ -1148,6 +1166,9 @@ def foresee_events(i, kinds, pool, ahead):
         head = ahead[row, n_kinds + k]
         if head == 0:
             continue
+        # Its neighbours by use, which are written to when it becomes the newest.
+        prefetch(pool, pool[head + HEAD_NEWER])
+        prefetch(pool, pool[head + HEAD_OLDER])
         if kinds[k, KIND_RING] != 0:
             foresee_ring(pool, head + kinds[k, KIND_RING], kinds[k, KIND_RING_COLUMNS])
         for d in range(kinds[k, KIND_DISTINCTS]):
