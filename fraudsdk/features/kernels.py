@@ -4,7 +4,7 @@ The feature kernel: one encoded transaction and what is remembered of its entiti
 ::
 
     keys -> heads         one probe per entity kind
-    windows -> slots      edges once per entity, a mark per event and set, then eight events at a time
+    windows -> slots      edges once per entity, a mark per event and set; counts are ranks of marks, sums go by eight
     ops -> row            one line per feature
     remember              the event joins its entities and the journal
 

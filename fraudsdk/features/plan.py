@@ -92,6 +92,7 @@ SLOT_WHOLE: Final = 6  # 1: squares or extremes of the value are asked, not only
 SLOT_FIELDS: Final = 7
 
 WITHOUT_VALUE: Final = frozenset({"count", "rate", "seconds_since_newest", "seconds_since_oldest"})
+# What needs no more of a window than how many events it holds, or than the number and sum of their values.
 ONLY_COUNTED: Final = frozenset({"count", "rate"})
 ONLY_SUMMED: Final = frozenset({"sum", "mean", "ratio_to_mean", "share"})
 NO_VALUE: Final = -2  # counts only: there is no value to read
@@ -141,6 +142,7 @@ class FeaturePlan:
     edges_us : int64[n_edges]
         Ages, ascending within a kind: of the events that a window with that delay ends with, and of those it starts after.
     slots : int64[n_slots, SLOT_FIELDS]
+        Within a kind, those that are only counted come first.
     ops : int64[n_features, OP_FIELDS]
         By code, so that a kernel decides what to do once per run of them; derived ones last, in the order of features.
     params : float64[n_features, PARAM_FIELDS]
@@ -239,15 +241,13 @@ class _Windows:
         slots: list[tuple[int, ...]] = []
         self.slot_of: dict[_Window, int] = {}
         for kind in sorted({window.kind for window in wanted}):
-            windows = sorted(
-                (wanted[window] - ONLY_COUNTED != set(), window) for window in wanted if window.kind == kind
-            )
-            n_counts = sum(not is_read for is_read, _ in windows)
-            windows = [window for _, window in windows]
+            of_kind = sorted(window for window in wanted if window.kind == kind)
+            counts = [window for window in of_kind if wanted[window] <= ONLY_COUNTED]
+            windows = counts + [window for window in of_kind if not wanted[window] <= ONLY_COUNTED]
             own_sets = sorted({(window.mask, window.want) for window in windows})
             own_edges = sorted({age for w in windows for age in (w.delay_us, w.delay_us + w.width_us)})
             windowed.append(
-                (kind, len(sets), len(own_sets), len(edges), len(own_edges), len(slots), len(windows), n_counts)
+                (kind, len(sets), len(own_sets), len(edges), len(own_edges), len(slots), len(windows), len(counts))
             )  # fmt: skip
             for window in windows:
                 measure = measures[kind].index((window.mask, window.want, window.source))
@@ -262,7 +262,7 @@ class _Windows:
                         int(row[MEASURE_COLUMN]) if asked - WITHOUT_VALUE else -1,
                         int(not asked.isdisjoint(("seconds_since_newest", "seconds_since_oldest"))),
                         int(row[MEASURE_TILE]),
-                        int(asked - WITHOUT_VALUE - ONLY_SUMMED != set()),
+                        int(not asked <= WITHOUT_VALUE | ONLY_SUMMED),
                     )
                 )
             sets += own_sets
