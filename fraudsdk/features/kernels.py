@@ -510,7 +510,7 @@ def mark_ring(pool, ring_part, windowed, sets, edges, t_us, positions, bits):
 
 
 @device
-def read_partly(pool, head, kind, windowed, edges, slot, s, t_us, positions, bits, octets, acc, squares):
+def read_partly(pool, head, kind, windowed, sets, edges, slot, s, t_us, positions, bits, octets, acc, squares):
     """One window of an entity whose ring no longer covers them all."""
     ring_part, first_edge = head + kind[KIND_RING], windowed[WINDOWED_FIRST_EDGE]
     after_us = t_us - edges[first_edge + slot[SLOT_START]]
@@ -518,10 +518,13 @@ def read_partly(pool, head, kind, windowed, edges, slot, s, t_us, positions, bit
     if pool[ring_part + RING_FLOOR_US] > after_us:
         # Without tiles this is an event later than the allowed lateness, asking for what has been let go.
         acc[s, ACC_BOUNDED] = 1
-        if pool[ring_part + RING_TILES] != 0:
-            end_us = t_us - edges[first_edge + slot[SLOT_END]]
-            read_from_tiles(pool, head, kind, slot, s, after_us, end_us, bits, octets, acc, squares)
-            return
+    want = sets[windowed[WINDOWED_FIRST_SET] + slot[SLOT_SET], SET_WANT]
+    if (pool[ring_part + RING_FLAGS] & want) != want:
+        return
+    if pool[ring_part + RING_FLOOR_US] > after_us and pool[ring_part + RING_TILES] != 0:
+        end_us = t_us - edges[first_edge + slot[SLOT_END]]
+        read_from_tiles(pool, head, kind, slot, s, after_us, end_us, bits, octets, acc, squares)
+        return
     read_from_ring(pool, ring_part, slot, s, positions, bits, windowed[WINDOWED_SETS], acc, squares)
 
 
@@ -536,7 +539,9 @@ def read_kind(pool, head, kind, windowed, sets, edges, slots, t_us, positions, b
         mark_ring(pool, ring_part, windowed, sets, edges, t_us, positions, bits)
     if floor_us > t_us - edges[last_edge]:
         for s in range(first, end):
-            read_partly(pool, head, kind, windowed, edges, slots[s], s, t_us, positions, bits, octets, acc, squares)
+            read_partly(
+                pool, head, kind, windowed, sets, edges, slots[s], s, t_us, positions, bits, octets, acc, squares
+            )
         return
     n_sets, valued = windowed[WINDOWED_SETS], first + windowed[WINDOWED_COUNTS]
     for s in range(first, valued):
