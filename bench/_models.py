@@ -184,3 +184,12 @@ def compile_with_features(booster: bytes, out: Path, features: Any, vocabulary: 
         },
     )
     return out
+
+
+def booster_of(model: Path) -> Any:
+    """The booster of an artefact, for one thread."""
+    import xgboost
+
+    booster = xgboost.Booster(model_file=str(model / "model.ubj"))
+    booster.set_param({"nthread": 1})
+    return booster

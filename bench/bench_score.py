@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _models import booster_of
 from _report import hold, percentiles, report
 from _turns import take_turns
 
@@ -43,7 +44,7 @@ def transactions(traffic: Any, traffic_replayed: Any) -> list[dict[str, Any]]:
 def test_a_whole_decision_costs_less_than_one_row_of_xgboost(
     benchmark: Any, transactions: list[dict[str, Any]], traffic_replayed: Any, catalogue_model: Path, hash_key: bytes
 ) -> None:
-    booster = _booster(catalogue_model)
+    booster = booster_of(catalogue_model)
     decisions = []
     with Scorer.open(ScorerConfig(model=catalogue_model, hash_key=hash_key)) as scorer:
         for i in range(N_HISTORY):
@@ -186,11 +187,3 @@ class _Stages:
             return [np.nan] * len(self.NAMES)
         self._model.margin(self._row)
         return [encoded - started, observed - encoded, clock() - observed]
-
-
-def _booster(model: Path) -> Any:
-    import xgboost
-
-    booster = xgboost.Booster(model_file=str(model / "model.ubj"))
-    booster.set_param({"nthread": 1})
-    return booster

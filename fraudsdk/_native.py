@@ -141,10 +141,13 @@ def call_float32(typing_context, function, one, other):
 # Vectors of eight words; what each does is said in `fraudsdk._vectors`.
 matching8 = deferred("fraudsdk._vectors:matching8")
 later8 = deferred("fraudsdk._vectors:later8")
+leave_chunks8 = deferred("fraudsdk._vectors:leave_chunks8")
 consecutive8 = deferred("fraudsdk._vectors:consecutive8")
 ones = deferred("fraudsdk._vectors:ones")
 highest_bit = deferred("fraudsdk._vectors:highest_bit")
 lowest_bit = deferred("fraudsdk._vectors:lowest_bit")
 sum_words = deferred("fraudsdk._vectors:sum_words")
+sum_consecutive = deferred("fraudsdk._vectors:sum_consecutive")
+sum_values = deferred("fraudsdk._vectors:sum_values")
 add_tiles = deferred("fraudsdk._vectors:add_tiles")
 add_values = deferred("fraudsdk._vectors:add_values")

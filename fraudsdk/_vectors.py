@@ -73,6 +73,35 @@ def later8(typing_context, words, at, limit):
 
 
 @intrinsic
+def leave_chunks8(typing_context, words, at, n, now, ages, ages_at, out, out_at):
+    """
+    How many of `n` ascending words from `at` on are left without the chunks of eight, from the end, that are later than a limit.
+
+    For eight limits at once, ``now - age``, into eight words of `out`: a chunk is later when its first word is.
+    """
+
+    def generate(context, builder, signature, arguments):
+        data, limits_of, result = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 4, 6))
+        at, n, now, ages_at, out_at = (arguments[k] for k in (1, 2, 3, 5, 7))
+        limits = builder.sub(_splat(builder, now, _I64S), _load(builder, limits_of, ages_at))
+        left = cgutils.alloca_once_value(builder, _splat(builder, n, _I64S))
+        eight, none = (ir.Constant(_I64S, [value] * _LANES) for value in (_LANES, 0))
+        with cgutils.for_range(builder, builder.lshr(n, _I64(3))) as loop:
+            back = builder.shl(builder.add(loop.index, _I64(1)), _I64(3))
+            first = builder.load(builder.gep(data, [builder.sub(builder.add(at, n), back)]))
+            later = builder.icmp_signed(">", _splat(builder, first, _I64S), limits)
+            with builder.if_then(builder.icmp_unsigned("==", builder.bitcast(later, _I8), _I8(0))):
+                loop.do_break()
+            builder.store(builder.sub(builder.load(left), builder.select(later, eight, none)), left)
+        pointer = builder.bitcast(builder.gep(result, [out_at]), _I64S.as_pointer())
+        builder.store(builder.load(left), pointer, align=8)
+        return context.get_dummy_value()
+
+    word = types.int64
+    return types.void(words, word, word, word, ages, word, out, word), generate
+
+
+@intrinsic
 def consecutive8(typing_context, words, at, first):
     """Mask of the words from `at` on that are `first`, `first` + 1 and so on."""
 
@@ -224,6 +253,55 @@ def sum_words(typing_context, words, at, n, bits, first_bit):
         return sums.reduced(total, "add")
 
     return types.int64(words, types.int64, types.int64, bits, types.int64), generate
+
+
+@intrinsic
+def sum_consecutive(typing_context, words, numbers_at, first, at, n):
+    """Sum of those of `n` words from `at` on of which the words from `numbers_at` on are `first`, `first` + 1 and so on."""
+
+    def generate(context, builder, signature, arguments):
+        data = _data(context, builder, signature.args[0], arguments[0])
+        numbers_at, first, at, n = arguments[1:]
+        sums, none = _Sums(builder), ir.Constant(_I64S, [0] * _LANES)
+        total = sums.start(0)
+        with _chunks(builder, n) as loop:
+            begin = builder.shl(loop.index, _I64(3))
+            positions = builder.add(_splat(builder, begin, _I64S), _IOTA)
+            wanted = builder.add(_splat(builder, first, _I64S), positions)
+            number = _load(builder, data, builder.add(numbers_at, begin))
+            meant = builder.and_(
+                builder.icmp_signed("==", number, wanted),
+                builder.icmp_signed("<", positions, _splat(builder, n, _I64S)),
+            )
+            word = builder.select(meant, _load(builder, data, builder.add(at, begin)), none)
+            sums.update(total, partial(builder.add, word))
+        return sums.reduced(total, "add")
+
+    return types.int64(words, *(types.int64,) * 4), generate
+
+
+@intrinsic
+def sum_values(typing_context, words, at, n, bits, first_bit, out, out_at):
+    """`add_values` of number and sum alone, which most windows are asked for."""
+
+    def generate(context, builder, signature, arguments):
+        data, marks, result = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 3, 5))
+        at, n, first_bit, out_at = (arguments[k] for k in (1, 2, 4, 6))
+        sums, none = _Sums(builder), ir.Constant(_I64S, [0] * _LANES)
+        unknown, total = ir.Constant(_I64S, [_UNKNOWN] * _LANES), sums.start(0)
+        count = cgutils.alloca_once_value(builder, _I64(0))
+        with _chunks(builder, n) as loop:
+            value = _load(builder, data, builder.add(at, builder.shl(loop.index, _I64(3))))
+            lanes = _lanes_of(builder, marks, first_bit, loop.index, n)
+            known = builder.and_(lanes, builder.icmp_signed("!=", value, unknown))
+            sums.update(total, partial(builder.add, builder.select(known, value, none)))
+            builder.store(builder.add(builder.load(count), builder.ctpop(_as_bits(builder, known))), count)
+        for offset, change in ((0, builder.load(count)), (1, sums.reduced(total, "add"))):
+            pointer = builder.gep(result, [builder.add(out_at, _I64(offset))])
+            builder.store(builder.add(builder.load(pointer), change), pointer)
+        return context.get_dummy_value()
+
+    return types.void(words, types.int64, types.int64, bits, types.int64, out, types.int64), generate
 
 
 @intrinsic

@@ -10,12 +10,14 @@ import numpy as np
 
 from fraudsdk._cpython import load_byte, load_half_word, load_integer
 from fraudsdk._jit import borrowed, device, kernel
+from fraudsdk.domain.fields import AUTHORISATION, CARD_NOT_PRESENT, CARD_PRESENT, DECLINED, FLAGS
 from fraudsdk.encoding import words as w
 from fraudsdk.encoding.kernels import code_of, converted, read_decimal, read_text, read_time
 from fraudsdk.encoding.object_kernels import (
     epoch_of,
     flag_of,
     is_nan,
+    is_number,
     major_of,
     minor_of,
     number_of,
@@ -24,10 +26,10 @@ from fraudsdk.encoding.object_kernels import (
     written_out,
 )
 
-READ, ABSENT, FOR_PYTHON = 0, 1, 2
+FOR_PYTHON, READ, ABSENT = range(3)
 
 # Words that describe the text of an Arrow array.
-VALIDITY, OFFSETS, OFFSET_BYTES, DATA, FIRST, N_VALUES = range(6)
+VALIDITY, OFFSETS, OFFSET_BYTES, DATA, FIRST, N_TEXTS = range(6)
 
 
 @device
@@ -41,7 +43,7 @@ def cell_of(text, indices, row):
     place = row
     if len(indices) > 0:
         place = indices[row]
-        if place < 0 or place >= text[N_VALUES]:
+        if place < 0 or place >= text[N_TEXTS]:
             return 0, -1
     place += text[FIRST]
     if text[VALIDITY] != 0 and (load_byte(text[VALIDITY] + (place >> 3)) >> (place & 7)) & 1 == 0:
@@ -72,15 +74,18 @@ def write_cell(program, record, address, n, ints, numbers, row, meanings):
 
 
 @kernel(
-    "void(int64[::1], int64[::1], int64, int64[::1], int64, int64[:, ::1], float64[:, ::1], int64[::1], uint8[::1])"
+    "void(int64, int64, int64, int64, int64, int64,"
+    " int64[::1], int64, int64[::1], int64, int64[:, ::1], float64[:, ::1], int64[::1], uint8[::1])"
 )
-def read_texts(text, indices, at, program, record, ints, numbers, meanings, statuses):
+def read_texts(
+    valid, offsets, offset_bytes, data, first, n_texts, indices, at, program, record, ints, numbers, meanings, statuses
+):
     """
     Text of an Arrow array into the rows from `at` on.
 
     Parameters
     ----------
-    text : int64[6]
+    valid, offsets, offset_bytes, data, first, n_texts : int64
         See `VALIDITY` and what follows it.
     indices : int64[n] or int64[0]
         Which text each row has, -1 for none; empty where row `i` has text `i`.
@@ -91,8 +96,9 @@ def read_texts(text, indices, at, program, record, ints, numbers, meanings, stat
     ints, numbers, meanings, statuses : arrays of all rows
     """
     program, ints, numbers = borrowed(program), borrowed(ints), borrowed(numbers)
-    text, indices, meanings, statuses = borrowed(text), borrowed(indices), borrowed(meanings), borrowed(statuses)
-    for i in range(len(indices) if len(indices) > 0 else text[N_VALUES]):
+    indices, meanings, statuses = borrowed(indices), borrowed(meanings), borrowed(statuses)
+    text = valid, offsets, offset_bytes, data, first, n_texts
+    for i in range(len(indices) if len(indices) > 0 else text[N_TEXTS]):
         address, n = cell_of(text, indices, i)
         statuses[at + i] = write_cell(program, record, address, n, ints, numbers, at + i, meanings)
 
@@ -143,11 +149,12 @@ def read_flags(objects, first, end, program, record, flags, statuses):
         statuses[row] = READ if flag >= 0 else (ABSENT if flag == -1 else FOR_PYTHON)
 
 
-@kernel("void(int64[::1], int64[::1], int64, int64[::1], uint8[::1])")
-def read_times(text, indices, at, times_us, statuses):
+@kernel("void(int64, int64, int64, int64, int64, int64, int64[::1], int64, int64[::1], uint8[::1])")
+def read_times(valid, offsets, offset_bytes, data, first, n_texts, indices, at, times_us, statuses):
     """RFC 3339 text of an Arrow array."""
-    text, indices, times_us, statuses = borrowed(text), borrowed(indices), borrowed(times_us), borrowed(statuses)
-    for i in range(len(indices) if len(indices) > 0 else text[N_VALUES]):
+    indices, times_us, statuses = borrowed(indices), borrowed(times_us), borrowed(statuses)
+    text = valid, offsets, offset_bytes, data, first, n_texts
+    for i in range(len(indices) if len(indices) > 0 else text[N_TEXTS]):
         address, n = cell_of(text, indices, i)
         status = ABSENT
         if n >= 0:
@@ -173,12 +180,15 @@ def read_time_objects(objects, first, end, program, unit_us, times_us, statuses)
                 times_us[row] = time_us
 
 
-@kernel("void(int64[::1], int64[::1], int64, int64[::1], int64[::1], int64[::1], uint8[::1])")
-def read_amounts(text, indices, at, program, currencies, minor, statuses):
+@kernel(
+    "void(int64, int64, int64, int64, int64, int64, int64[::1], int64, int64[::1], int64[::1], int64[::1], uint8[::1])"
+)
+def read_amounts(valid, offsets, offset_bytes, data, first, n_texts, indices, at, program, currencies, minor, statuses):
     """Amounts in major units, as text of an Arrow array; `currencies` is which one each row has."""
-    program, text, indices, currencies = borrowed(program), borrowed(text), borrowed(indices), borrowed(currencies)
+    program, indices, currencies = borrowed(program), borrowed(indices), borrowed(currencies)
     minor, statuses = borrowed(minor), borrowed(statuses)
-    for i in range(len(indices) if len(indices) > 0 else text[N_VALUES]):
+    text = valid, offsets, offset_bytes, data, first, n_texts
+    for i in range(len(indices) if len(indices) > 0 else text[N_TEXTS]):
         address, n = cell_of(text, indices, i)
         exponent = program[program[w.CURRENCIES] + w.CURRENCY_WORDS * currencies[at + i] + w.EXPONENT]
         amount = read_decimal(address, n, exponent)
@@ -212,7 +222,26 @@ def convert_amounts(program, currencies, minor, statuses):
             minor[row] = amount
 
 
-@kernel("void(int64, int64, int64, int64[::1], int64, float64[::1], uint8[::1])", nogil=False)
+@device
+def write_number(program, record, is_read, number, numbers, row):
+    """Write a number where the layout has a place for it; its status."""
+    if program[record + w.NUMBER_AT] >= 0:
+        numbers[row, program[record + w.NUMBER_AT]] = number
+    return READ if is_read else FOR_PYTHON
+
+
+@kernel("void(float64[::1], int64[::1], int64, float64[:, ::1], uint8[::1])")
+def read_numbers(values, program, record, numbers, statuses):
+    """Numbers, NaN where there is none."""
+    values, program, numbers, statuses = borrowed(values), borrowed(program), borrowed(numbers), borrowed(statuses)
+    for row in range(len(values)):
+        is_read, number = True, np.nan  # one NaN for all: the payload of another would be other bits
+        if values[row] == values[row]:
+            is_read, number = is_number(program, record, values[row]), values[row]
+        statuses[row] = write_number(program, record, is_read, number, numbers, row)
+
+
+@kernel("void(int64, int64, int64, int64[::1], int64, float64[:, ::1], uint8[::1])", nogil=False)
 def read_number_objects(objects, first, end, program, record, numbers, statuses):
     """Numbers among Python objects, NaN where there is none."""
     program, numbers, statuses = borrowed(program), borrowed(numbers), borrowed(statuses)
@@ -221,5 +250,43 @@ def read_number_objects(objects, first, end, program, record, numbers, statuses)
         is_read, number = True, np.nan
         if value != program[w.NONE]:
             is_read, number = number_of(program, record, value)
-        numbers[row] = number
-        statuses[row] = READ if is_read else FOR_PYTHON
+        statuses[row] = write_number(program, record, is_read, number, numbers, row)
+
+
+@kernel("void(float64[::1], int64[::1], uint8[::1])")
+def read_flag_numbers(values, flags, statuses):
+    """Flags as 1 and 0, NaN where there is none."""
+    values, flags, statuses = borrowed(values), borrowed(flags), borrowed(statuses)
+    for row in range(len(values)):
+        value = values[row]
+        flags[row] = value == 1.0
+        if value == 1.0 or value == 0.0:
+            statuses[row] = READ
+        else:
+            statuses[row] = FOR_PYTHON if value == value else ABSENT
+
+
+@kernel("void(int64[::1], uint8[::1], int64[::1], int64[::1], int64[::1], uint8[::1], int64[:, ::1])")
+def write_flags(types, type_statuses, directions, declined, present, present_statuses, ints):
+    """
+    What kind of transaction each row is, in the bits of ``ints[:, FLAGS]``.
+
+    Parameters
+    ----------
+    types, directions : int64[n]
+        Bits of the type, where `type_statuses` is `READ`, and of the direction.
+    declined, present : int64[n]
+        1 or 0; `present` where `present_statuses` is `READ`.
+    ints : int64[n, :]
+    """
+    types, type_statuses, directions = borrowed(types), borrowed(type_statuses), borrowed(directions)
+    declined, present, present_statuses = borrowed(declined), borrowed(present), borrowed(present_statuses)
+    ints = borrowed(ints)
+    for row in range(len(types)):
+        flags = types[row] if type_statuses[row] == READ else AUTHORISATION
+        flags |= directions[row]
+        if declined[row] == 1:
+            flags |= DECLINED
+        if present_statuses[row] == READ:
+            flags |= CARD_PRESENT if present[row] == 1 else CARD_NOT_PRESENT
+        ints[row, FLAGS] = flags

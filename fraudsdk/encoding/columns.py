@@ -109,11 +109,13 @@ def parse_each(field: str, column: ColumnValues, parse: Parser, rows: NDArray[np
     return _parse_each(field, as_list(column), parse, rows=rows)
 
 
-def parse_numbers(field: str, column: ColumnValues, parse: Parser) -> NDArray[np.float64]:
-    """A number field as float64, NaN where absent; errors as for `parse_distinct`."""
+def parse_numbers(
+    field: str, column: ColumnValues, parse: Parser, rows: NDArray[np.intp] | None = None
+) -> NDArray[np.float64]:
+    """A number field as float64, NaN where absent; `rows` and errors as for `parse_distinct`."""
     if not isinstance(column, np.ndarray) or column.dtype.kind not in "iuf":
         return np.array(
-            [np.nan if number is None else number for number in parse_each(field, column, parse)], np.float64
+            [np.nan if number is None else number for number in parse_each(field, column, parse, rows)], np.float64
         )
     numbers = column.astype(np.float64)
     absent = np.isnan(numbers)
@@ -121,7 +123,7 @@ def parse_numbers(field: str, column: ColumnValues, parse: Parser) -> NDArray[np
     finite = numbers[~absent]
     # The bounds of a field are an interval and no card number is below 1e12: if the extremes pass, all between do.
     if len(finite) and (np.abs(finite).max() >= 1e12 or not _passes(parse, finite.min(), finite.max())):
-        return np.array(_parse_each(field, numbers.tolist(), parse), np.float64)
+        return np.array(_parse_each(field, numbers.tolist(), parse, rows=rows), np.float64)
     return numbers
 
 
@@ -273,12 +275,12 @@ def _times_of_datetimes(field: str, column: NDArray[Any]) -> NDArray[np.int64]:
     # Compared in the column's own unit: converting a hostile value to microseconds first would overflow.
     low = np.datetime64(MIN_EVENT_TIME_US, "us").astype(column.dtype)
     high = np.datetime64(MAX_EVENT_TIME_US, "us").astype(column.dtype)
-    wrong = ~np.isnat(column) & ~((column >= low) & (column < high))
-    if wrong.any():
+    is_time = (column >= low) & (column < high)
+    if not is_time.all() and (wrong := ~(is_time | np.isnat(column))).any():
         row = int(np.argmax(wrong))
         problem = f"must be between 1990 and 2200, was {str(column[row])[:40]}"
         raise invalid(field, RefusedValue(problem, "check the unit the column was made with"), row)
-    return column.astype("datetime64[us]").astype(np.int64)
+    return column.astype("datetime64[us]").view(np.int64)
 
 
 def _times_of_whole_seconds(field: str, column: NDArray[np.float64]) -> NDArray[np.int64]:

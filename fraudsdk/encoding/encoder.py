@@ -59,7 +59,7 @@ from fraudsdk.encoding.table_encoder import (
     EncodedTransactions,
     TableEncoder,
 )
-from fraudsdk.encoding.tables import native_columns_of
+from fraudsdk.encoding.tables import OfSchema, native_columns_of, ways_of
 from fraudsdk.encoding.vocabulary import Vocabulary
 from fraudsdk.errors import ConfigurationError, InvalidTransactionError
 
@@ -73,7 +73,7 @@ class Encoder:
     """
     Turns transactions and tables into encoded rows of one layout.
 
-    Safe to share between threads.  Keeps nothing of what it encodes.
+    Safe to share between threads.  Keeps nothing of what it encodes but the schema of the last table.
 
     Parameters
     ----------
@@ -139,6 +139,7 @@ class Encoder:
         self._prepare_packing()
         self._native = self._native_program(key)
         self._program = None if self._native is None else self._native.words
+        self._ways_of = OfSchema(ways_of)
         self._tables = TableEncoder(
             layout,
             hashers={**self._hashers, **dict.fromkeys(_IDS, self._hash_transaction)},
@@ -329,7 +330,7 @@ class Encoder:
         ConfigurationError
             Two columns have one name.
         """
-        return self._tables.encode(native_columns_of(table))
+        return self._tables.encode(native_columns_of(table, self._ways_of(table)))
 
     def knows_columns(self, names: Iterable[str]) -> bool:
         """

@@ -122,6 +122,14 @@ def flag_of(program, record, value):
 
 
 @device
+def is_number(program, record, number):
+    """Whether a float is a number of the field and nothing else."""
+    if program[record + w.KIND] == w.QUANTITY and abs(number) >= _LOOKALIKE:
+        return False
+    return float_of(program[record + w.LOW]) <= number <= float_of(program[record + w.HIGH])
+
+
+@device
 def number_of(program, record, value):
     """Whether a number is read, and the number, NaN where there is none."""
     kind = load_integer(value + TYPE)
@@ -136,9 +144,7 @@ def number_of(program, record, value):
             return False, np.nan
     else:
         return False, np.nan
-    if program[record + w.KIND] == w.QUANTITY and abs(number) >= _LOOKALIKE:
-        return False, np.nan
-    return float_of(program[record + w.LOW]) <= number <= float_of(program[record + w.HIGH]), number
+    return is_number(program, record, number), number
 
 
 @device

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from fraudsdk.domain.money import CURRENCY_EXPONENTS
 from fraudsdk.domain.refusal import RefusedValue
 from fraudsdk.domain.transaction import ENTITY_FIELDS
 from fraudsdk.domain.values import NAN, Parser, parse_flag, parse_pan
-from fraudsdk.encoding.column_kernels import ABSENT, FOR_PYTHON, READ
+from fraudsdk.encoding.column_kernels import ABSENT, READ, write_flags
 from fraudsdk.encoding.columns import (
     NO_TIME,
     ColumnValues,
@@ -31,7 +31,6 @@ from fraudsdk.encoding.columns import (
     invalid,
     parse_amounts,
     parse_distinct,
-    parse_each,
     parse_minor_amounts,
     parse_numbers,
     parse_pairs,
@@ -39,7 +38,7 @@ from fraudsdk.encoding.columns import (
     values_at,
 )
 from fraudsdk.encoding.hashing import Hasher
-from fraudsdk.encoding.native_columns import Cells, NativeColumns
+from fraudsdk.encoding.native_columns import Cells, NativeColumns, rows_for_python
 from fraudsdk.encoding.program import CURRENCIES, TYPE_FLAGS, Program
 from fraudsdk.encoding.text_column import TextColumn
 from fraudsdk.errors import InvalidTransactionError
@@ -49,6 +48,8 @@ LABEL_NEVER: Final = 2**63 - 1  # when an unknown label will be known
 
 TIME_UNITS: Final = {"": None, "_us": "us", "_ms": "ms", "_s": "s"}
 
+_NO_ROWS: Final = np.empty(0, np.intp)
+_NOTHING: Final = Parsed([], _NO_ROWS)
 _CURRENCY_INDEX: Final = {code: index for index, code in enumerate(CURRENCIES)}
 _Columns = Mapping[str, ColumnValues]
 
@@ -138,6 +139,7 @@ class TableEncoder:
         self._minor_per_major = float(10 ** CURRENCY_EXPONENTS[currency])
         self._in_reference = in_reference
         self._native = None if program is None else NativeColumns(program)
+        self._texts = (*IDENTIFIERS, *(name for name in CATEGORIES if name != "currency"), *layout.custom_categories)
         self._ints_of: dict[str, list[int]] = {
             "transaction_id": [fields.TRANSACTION_KEY],
             "original_transaction_id": [fields.ORIGINAL_KEY],
@@ -151,7 +153,7 @@ class TableEncoder:
     def encode(self, columns: _Columns) -> EncodedTransactions:
         """See `Encoder.encode_columns`."""
         columns = _held(columns)
-        _check_columns(columns)
+        _check_columns(columns, self._parsers)
         n = len(columns["transaction_id"])
         ints = np.zeros((n, self._layout.n_ints), np.int64)
         numbers = np.full((n, len(self._layout.numbers)), np.nan)
@@ -174,12 +176,15 @@ class TableEncoder:
         """Read one text column into its places; what the kernel leaves, and `meaning_of` it, by its parser."""
         n = len(table.ints)
         if name not in table.columns:
-            return _Read(Cells.absent(n), np.empty(0, np.intp), Parsed([], np.empty(0, np.intp)))
+            return _Read(Cells.absent(n))
         column = table.columns[name]
-        cells = Cells.unread(n)
-        if self._native is not None:
+        if self._native is None:
+            cells = Cells.unread(n)
+        else:
             cells = self._native.read_texts(name, column, table.ints, table.numbers)
-        rows = np.flatnonzero(cells.statuses == FOR_PYTHON)
+        rows = rows_for_python(cells.statuses)
+        if not len(rows):
+            return _Read(cells)
         parsed = parse_distinct(name, values_at(column, rows), self._parsers[name], rows)
         cells.statuses[rows] = np.where(parsed.known(), READ, ABSENT)
         if meaning_of is not None:
@@ -195,19 +200,21 @@ class TableEncoder:
 
     def _write_transaction_ids(self, table: _Table) -> NDArray[np.object_]:
         read = self._read(table, "transaction_id")
-        if not read.cells.known.all():
+        if read.cells.has_gaps:
             refused = RefusedValue("is missing", "send the host's own id")
             raise invalid("transaction_id", refused, int(np.argmin(read.cells.known)))
         texts = _texts_of(table.columns["transaction_id"])
-        texts[read.rows] = read.parsed.spread(lambda text: text, object)
+        if len(read.rows):
+            texts[read.rows] = read.parsed.spread(lambda text: text, object)
         return texts
 
     def _write_currencies(self, table: _Table) -> NDArray[np.int64]:
         """Which currency each row has, as its index; the reference currency where it names none."""
         cells = self._read(table, "currency", _CURRENCY_INDEX.__getitem__).cells
-        unnamed = np.flatnonzero(~cells.known)
-        cells.meanings[unnamed] = _CURRENCY_INDEX[self._currency]
-        self._write_parsed(table, "currency", unnamed, Parsed([self._currency], np.zeros(len(unnamed), np.intp)))
+        if cells.has_gaps:
+            unnamed = np.flatnonzero(~cells.known)
+            cells.meanings[unnamed] = _CURRENCY_INDEX[self._currency]
+            self._write_parsed(table, "currency", unnamed, Parsed([self._currency], np.zeros(len(unnamed), np.intp)))
         return cells.meanings
 
     def _write_originals(self, table: _Table) -> None:
@@ -224,20 +231,22 @@ class TableEncoder:
             raise invalid(name, refused, int(np.argmax(itself)))
 
     def _write_texts(self, table: _Table) -> None:
-        any_entity = np.zeros(len(table.ints), np.bool_)
-        for name in (*IDENTIFIERS, *CATEGORIES, *self._layout.custom_categories):
-            if name != "currency":
-                known = self._write_cards(table) if name == "card_id" else self._read(table, name).cells.known
+        lacking = np.full(len(table.ints), ABSENT, np.uint8)  # any entity yet
+        for name in self._texts:
+            if name == "card_id":
+                lacking &= self._write_cards(table)
+            elif name in table.columns:
+                cells = self._read(table, name).cells
                 if name in ENTITY_FIELDS:
-                    any_entity |= known
-        if not any_entity.all():
+                    lacking &= cells.statuses
+        if ABSENT in lacking.tobytes():
             refused = RefusedValue("is missing", f"send at least one of {', '.join(ENTITY_FIELDS)}")
-            raise invalid("user_id", refused, int(np.argmin(any_entity)))
+            raise invalid("user_id", refused, int(np.argmax(lacking)))
 
-    def _write_cards(self, table: _Table) -> NDArray[np.bool_]:
-        """Card ids, and the tokens of card numbers in their place; which rows have either."""
+    def _write_cards(self, table: _Table) -> NDArray[np.uint8]:
+        """Card ids, and the tokens of card numbers in their place; `READ` where a row has either, `ABSENT` elsewhere."""
         if "pan" not in table.columns:
-            return self._read(table, "card_id").cells.known
+            return self._read(table, "card_id").cells.statuses
         tokens = parse_distinct("pan", table.columns["pan"], partial(parse_pan, tokenise=self._tokenise))
         known, has_token = self._read(table, "card_id").cells.known, tokens.known()
         both = known & has_token
@@ -248,7 +257,7 @@ class TableEncoder:
             raise invalid("pan", refused, int(np.argmax(both)))
         rows = np.flatnonzero(has_token)
         self._write_parsed(table, "card_id", rows, Parsed(tokens.values, tokens.index[rows]))
-        return known | has_token
+        return np.where(known | has_token, READ, ABSENT).astype(np.uint8)
 
     def _amounts(self, table: _Table, currencies: NDArray[np.int64]) -> NDArray[np.int64]:
         """Minor units of the reference currency."""
@@ -256,13 +265,12 @@ class TableEncoder:
             minor = self._major_amounts(table.columns["amount"], currencies)
         else:
             minor = self._minor_amounts(table.columns["amount_minor"])
-        statuses = np.where(currencies == _CURRENCY_INDEX[self._currency], READ, FOR_PYTHON)
-        if self._native is not None and (statuses == FOR_PYTHON).any():
+        foreign = currencies != _CURRENCY_INDEX[self._currency]
+        if foreign.any():
             minor = minor.copy()  # it may be the caller's own column
-            statuses = self._native.convert(minor, currencies)
-        rows = np.flatnonzero(statuses == FOR_PYTHON)
-        if len(rows):
-            minor = minor.copy()
+            rows = np.flatnonzero(foreign)
+            if self._native is not None:
+                rows = rows_for_python(self._native.convert(minor, currencies))
             minor[rows] = self._convert(minor[rows].tolist(), currencies[rows].tolist(), rows)
         return minor
 
@@ -271,8 +279,9 @@ class TableEncoder:
         if read is None:
             return parse_amounts(column, Parsed(list(CURRENCIES), currencies))
         minor, statuses = read
-        rows = np.flatnonzero(statuses == FOR_PYTHON)
-        minor[rows] = parse_pairs(values_at(column, rows), [CURRENCIES[index] for index in currencies[rows]], rows)
+        rows = rows_for_python(statuses)
+        if len(rows):
+            minor[rows] = parse_pairs(values_at(column, rows), [CURRENCIES[index] for index in currencies[rows]], rows)
         return minor
 
     def _minor_amounts(self, column: ColumnValues) -> NDArray[np.int64]:
@@ -280,8 +289,9 @@ class TableEncoder:
         if read is None:
             return parse_minor_amounts(column)
         minor, statuses = read
-        rows = np.flatnonzero(statuses == FOR_PYTHON)
-        minor[rows] = parse_minor_amounts(values_at(column, rows), rows)
+        rows = rows_for_python(statuses)
+        if len(rows):
+            minor[rows] = parse_minor_amounts(values_at(column, rows), rows)
         return minor
 
     def _convert(self, minor: list[int], currencies: list[int], rows: NDArray[np.intp]) -> list[int]:
@@ -300,21 +310,19 @@ class TableEncoder:
             return Cells.absent(len(columns["transaction_id"]))
         column = columns[name]
         cells = Cells.unread(len(column)) if self._native is None else self._native.read_flags(column)
-        rows = np.flatnonzero(cells.statuses == FOR_PYTHON)
-        parsed = parse_distinct(name, values_at(column, rows), parse_flag, rows)
-        cells.statuses[rows] = np.where(parsed.known(), READ, ABSENT)
-        cells.meanings[rows] = parsed.spread(bool, np.int64)
+        rows = rows_for_python(cells.statuses)
+        if len(rows):
+            parsed = parse_distinct(name, values_at(column, rows), parse_flag, rows)
+            cells.statuses[rows] = np.where(parsed.known(), READ, ABSENT)
+            cells.meanings[rows] = parsed.spread(bool, np.int64)
         return cells
 
     def _write_flags(self, table: _Table) -> None:
-        kinds = self._read(table, "type", TYPE_FLAGS.__getitem__).cells
-        flags = np.where(kinds.known, kinds.meanings, fields.AUTHORISATION)
-        flags |= self._read(table, "direction", lambda is_credit: fields.CREDIT if is_credit else 0).cells.meanings
-        flags |= np.where(self._flags(table.columns, "declined").meanings == 1, fields.DECLINED, 0)
+        types = self._read(table, "type", TYPE_FLAGS.__getitem__).cells
+        directions = self._read(table, "direction", lambda is_credit: fields.CREDIT if is_credit else 0).cells
+        declined = self._flags(table.columns, "declined")
         present = self._flags(table.columns, "card_present")
-        presence = np.where(present.meanings == 1, fields.CARD_PRESENT, fields.CARD_NOT_PRESENT)
-        flags |= np.where(present.known, presence, 0)
-        table.ints[:, fields.FLAGS] = flags
+        write_flags(*types, directions.meanings, declined.meanings, *present, table.ints)
         for position in self._numbers_of.get("card_present", ()):
             table.numbers[:, position] = np.where(present.known, present.meanings, NAN)
 
@@ -323,19 +331,17 @@ class TableEncoder:
             table.numbers[:, position] = amount_major
         for name in (*NUMBERS, *self._layout.custom_numbers):
             if name in table.columns and name not in ("amount", "card_present"):
-                column = self._numbers(name, table.columns[name])
-                for position in self._numbers_of.get(name, ()):
-                    table.numbers[:, position] = column
+                self._write_number(table, name)
 
-    def _numbers(self, name: str, column: ColumnValues) -> NDArray[np.float64]:
-        read = None if self._native is None else self._native.read_numbers(name, column)
-        if read is None:
-            return parse_numbers(name, column, self._parsers[name])
-        numbers, statuses = read
-        rows = np.flatnonzero(statuses == FOR_PYTHON)
-        parsed = parse_each(name, values_at(column, rows), self._parsers[name], rows)
-        numbers[rows] = [NAN if number is None else number for number in parsed]
-        return numbers
+    def _write_number(self, table: _Table, name: str) -> None:
+        column = table.columns[name]
+        rows = np.arange(len(column))
+        if self._native is not None:
+            rows = rows_for_python(self._native.read_numbers(name, column, table.numbers))
+        if len(rows):
+            numbers = parse_numbers(name, values_at(column, rows), self._parsers[name], rows)
+            for position in self._numbers_of.get(name, ()):
+                table.numbers[rows, position] = numbers
 
     def _times(self, columns: _Columns, field: str) -> NDArray[np.int64] | None:
         given = [(field + suffix, unit) for suffix, unit in TIME_UNITS.items() if field + suffix in columns]
@@ -350,8 +356,9 @@ class TableEncoder:
         if read is None:
             return parse_times(name, column, unit)
         times_us, statuses = read
-        rows = np.flatnonzero(statuses == FOR_PYTHON)
-        times_us[rows] = parse_times(name, as_list(values_at(column, rows)), unit, rows)
+        rows = rows_for_python(statuses)
+        if len(rows):
+            times_us[rows] = parse_times(name, as_list(values_at(column, rows)), unit, rows)
         return times_us
 
     def _event_times(self, columns: _Columns) -> NDArray[np.int64]:
@@ -383,13 +390,12 @@ class _Table:
     numbers: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(NamedTuple):
     """A text column that was read, and what Python had to parse of it: the rows and their values."""
 
     cells: Cells
-    rows: NDArray[np.intp]
-    parsed: Parsed
+    rows: NDArray[np.intp] = _NO_ROWS
+    parsed: Parsed = _NOTHING
 
 
 def _texts_of(column: ColumnValues) -> NDArray[np.object_]:
@@ -417,7 +423,7 @@ def _held(columns: _Columns) -> _Columns:
     }
 
 
-def _check_columns(columns: _Columns) -> None:
+def _check_columns(columns: _Columns, fields_by_name: Mapping[str, Parser]) -> None:
     if "transaction_id" not in columns:
         raise invalid("transaction_id", RefusedValue("is missing", "map a column to it, or have it generated"), None)
     if ("amount" in columns) == ("amount_minor" in columns):
@@ -425,7 +431,7 @@ def _check_columns(columns: _Columns) -> None:
         raise invalid("amount", RefusedValue(problem, "send one of the columns amount and amount_minor"), None)
     n = len(columns["transaction_id"])
     for name, column in columns.items():
-        if is_sensitive_name(name):
+        if name not in fields_by_name and is_sensitive_name(name):
             raise invalid(
                 name, RefusedValue("must never be sent: it is card verification, PIN or track data", "drop it"), None
             )

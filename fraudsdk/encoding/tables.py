@@ -5,9 +5,9 @@ Tables in, columns or rows out.  Arrow tables are taken as they come, by their m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC
-from typing import Any
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +16,60 @@ from fraudsdk.domain.masking import shown
 from fraudsdk.encoding.text_column import TextColumn
 from fraudsdk.errors import ConfigurationError, InvalidTransactionError
 
+T = TypeVar("T")
+NativeColumn: TypeAlias = "npt.NDArray[Any] | TextColumn"
+Way: TypeAlias = Callable[[Any], NativeColumn]
 
-def native_columns_of(table: Any) -> dict[str, npt.NDArray[Any] | TextColumn]:
+
+class OfSchema(Generic[T]):
     """
-    Columns of an Arrow table for `Encoder.encode_table`: text stays in Arrow's buffers, the rest is as of `columns_of`.
+    What depends on the schema of an Arrow table alone.
+
+    The tables of one host have one schema: to read 33 names and types anew takes longer than to encode a hundred rows.
+    One schema is remembered; another takes its place.
+
+    Parameters
+    ----------
+    find : callable
+        Finds it out, of a schema.
+    """
+
+    def __init__(self, find: Callable[[Any], T]) -> None:
+        self._find = find
+        self._known: tuple[Any, T] | None = None
+
+    def __call__(self, table: Any) -> T:
+        """Of a table or record batch."""
+        schema, known = table.schema, self._known  # read once: another thread may put another in its place
+        if known is None or not known[0].equals(schema):
+            known = self._known = schema, self._find(schema)
+        return known[1]
+
+
+def ways_of(schema: Any) -> list[tuple[str, Way]]:
+    """
+    Name of each column of an Arrow schema, and how `native_columns_of` takes it.
 
     Raises
     ------
     ConfigurationError
         Two columns have one name.
     """
-    return {name: _to_native(name, column) for name, column in _named(table)}
+    _check_names(schema.names)
+    return [(field.name, _way_of(field.name, field.type)) for field in schema]
+
+
+def native_columns_of(table: Any, ways: Iterable[tuple[str, Way]]) -> dict[str, NativeColumn]:
+    """
+    Columns of an Arrow table for `Encoder.encode_table`: text stays in Arrow's buffers, the rest is as of `columns_of`.
+
+    Parameters
+    ----------
+    table : pyarrow.Table or RecordBatch
+    ways : iterable of (str, callable)
+        `ways_of` its schema.
+    """
+    return {name: take(column) for (name, take), column in zip(ways, table.columns, strict=True)}
 
 
 def columns_of(table: Any) -> dict[str, npt.NDArray[Any]]:
@@ -62,10 +105,14 @@ def rows_of(table: Any) -> Iterable[Any]:
 
 
 def _named(table: Any) -> list[tuple[str, Any]]:
-    repeated = [name for name, times in Counter(table.column_names).items() if times > 1]
+    _check_names(table.column_names)
+    return [(name, table.column(name)) for name in table.column_names]
+
+
+def _check_names(names: list[str]) -> None:
+    repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
         raise ConfigurationError(f"column {shown(repeated[0])} is there more than once; rename all but one of them")
-    return [(name, table.column(name)) for name in table.column_names]
 
 
 def _arrow_rows(table: Any) -> list[dict[str, Any]]:
@@ -85,10 +132,15 @@ def _arrow_rows(table: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def _to_native(name: str, column: Any) -> npt.NDArray[Any] | TextColumn:
-    if name == "amount" and str(column.type).startswith("decimal"):
-        column = column.cast("string")  # what a `Decimal` is read by as well, without one per row
-    return TextColumn(column) if TextColumn.is_text(column) else _to_numpy(column)
+def _way_of(name: str, kind: Any) -> Way:
+    if name == "amount" and str(kind).startswith("decimal"):
+        return _decimals
+    return TextColumn.way_of(kind) or _to_numpy
+
+
+def _decimals(column: Any) -> TextColumn:
+    # What a `Decimal` is read by as well, without one per row.
+    return TextColumn(column.cast("string"), offset_bytes=4, is_dictionary=False)
 
 
 def _to_numpy(column: Any) -> npt.NDArray[Any]:

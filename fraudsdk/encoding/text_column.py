@@ -4,31 +4,20 @@ A text column of an Arrow table as kernels read it: its buffers.  By Arrow's met
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 _OFFSET_BYTES: Final = {"string": 4, "large_string": 8, "utf8": 4, "large_utf8": 8}
+_NO_INDICES: Final = np.empty(0, np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class TextChunk:
-    """
-    One Arrow array.
-
-    Attributes
-    ----------
-    text : int64[6]
-        See `column_kernels.VALIDITY` and what follows it.
-    indices : int64[n] or int64[0]
-        Of a dictionary array: which of its texts each row has, -1 for none.
-    """
-
-    text: NDArray[np.int64]
-    indices: NDArray[np.int64]
+# One Arrow array as the first arguments of a kernel: six words (see `column_kernels.VALIDITY` and what follows it); of a
+# dictionary array, which of its texts each row has, -1 for none; the row that it begins at.
+TextChunk: TypeAlias = tuple[int, int, int, int, int, int, NDArray[np.int64], int]
 
 
 class TextColumn:
@@ -38,29 +27,38 @@ class TextColumn:
     Parameters
     ----------
     column : pyarrow.ChunkedArray or pyarrow.Array
-        For which `is_text` is true.
+    offset_bytes : {4, 8}
+    is_dictionary : bool
+
+    Attributes
+    ----------
+    chunks : list of TextChunk
+        Its arrays, but those without a row.
     """
 
-    def __init__(self, column: Any) -> None:
-        self._column = column
-        self._chunks = [(len(chunk), *_chunk_of(chunk)) for chunk in getattr(column, "chunks", (column,))]
+    def __init__(self, column: Any, offset_bytes: int, *, is_dictionary: bool) -> None:
+        self._column = column  # and so all its buffers, which stay where they are
+        self._is_dictionary = is_dictionary
+        self.chunks: list[TextChunk] = []
+        at = 0
+        for chunk in getattr(column, "chunks", (column,)):
+            n = len(chunk)
+            if n:
+                texts, indices = _parts_of(chunk) if self._is_dictionary else (chunk, _NO_INDICES)
+                validity, offsets, data = texts.buffers()
+                text = _address(validity), _address(offsets), offset_bytes, _address(data), texts.offset, len(texts)
+                self.chunks.append((*text, indices, at))
+            at += n
 
-    @staticmethod
-    def is_text(column: Any) -> bool:
-        """Whether a column holds text in a form that kernels read."""
-        kind = column.type
-        return str(getattr(kind, "value_type", kind) if str(kind).startswith("dictionary") else kind) in _OFFSET_BYTES
+    @classmethod
+    def way_of(cls, kind: Any) -> Callable[[Any], TextColumn] | None:
+        """How a column of an Arrow type is taken; None where it holds no text that kernels read."""
+        is_dictionary = str(kind).startswith("dictionary")
+        offset_bytes = _OFFSET_BYTES.get(str(kind.value_type if is_dictionary else kind))
+        return None if offset_bytes is None else partial(cls, offset_bytes=offset_bytes, is_dictionary=is_dictionary)
 
     def __len__(self) -> int:
         return len(self._column)
-
-    def chunks(self) -> Iterator[tuple[int, TextChunk]]:
-        """Its arrays, each with the row that it begins at."""
-        at = 0
-        for n, chunk, _ in self._chunks:
-            if n:
-                yield at, chunk
-            at += n
 
     def take(self, rows: NDArray[np.intp]) -> list[Any]:
         """The values of some rows."""
@@ -75,7 +73,7 @@ class TextColumn:
     def to_objects(self) -> NDArray[np.object_]:
         """All values as an array of objects."""
         column = self._column
-        if str(column.type).startswith("dictionary"):
+        if self._is_dictionary:
             column = column.cast(column.type.value_type)
         array: NDArray[np.object_] = (
             column.to_numpy() if hasattr(column, "num_chunks") else column.to_numpy(zero_copy_only=False)
@@ -83,23 +81,10 @@ class TextColumn:
         return array.copy() if not array.flags.writeable else array
 
 
-def _chunk_of(chunk: Any) -> tuple[TextChunk, Any]:
-    """A chunk, and what keeps its buffers where they are."""
-    indices = np.empty(0, np.int64)
-    texts = chunk
-    if hasattr(chunk, "dictionary"):
-        texts = chunk.dictionary
-        indices = np.array(chunk.indices.cast("int64").fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
-    validity, offsets, data = texts.buffers()
-    text = [
-        _address(validity),
-        _address(offsets),
-        _OFFSET_BYTES[str(texts.type)],
-        _address(data),
-        texts.offset,
-        len(texts),
-    ]
-    return TextChunk(np.array(text, np.int64), indices), texts
+def _parts_of(chunk: Any) -> tuple[Any, NDArray[np.int64]]:
+    """The texts of a dictionary array, and which of them each row has."""
+    indices = chunk.indices.cast("int64").fill_null(-1).to_numpy(zero_copy_only=False)
+    return chunk.dictionary, np.array(indices, np.int64)
 
 
 def _address(buffer: Any) -> int:

@@ -26,6 +26,7 @@ SPARE_WORDS = 8
 
 # Of the smallest page there is.
 _WORDS_PER_PAGE = 512
+_WORDS_PER_LINE = 8
 
 
 class EntityMemory:
@@ -54,9 +55,7 @@ class EntityMemory:
         if journal_capacity < 1:
             raise ConfigurationError(f"journal_capacity must be at least 1, was {journal_capacity}; raise it")
         self.layout = layout
-        self.pool: npt.NDArray[np.int64] = np.zeros(
-            FIRST_POOL_WORDS + 2 * (layout.worst_words + SPARE_WORDS), dtype=np.int64
-        )
+        self.pool = _whole_lines(FIRST_POOL_WORDS + 2 * (layout.worst_words + SPARE_WORDS))
         # At most half full, so that a probe ends after two or three slots.
         self.table = np.zeros((_power_of_two(2 * max_entities), 2), dtype=np.int64)
         self.meta = np.zeros(META_WORDS, dtype=np.int64)
@@ -70,7 +69,7 @@ class EntityMemory:
 
     def grow(self) -> None:
         """Double the pool.  Offsets stay as they are, so nothing else changes."""
-        larger = np.zeros(2 * len(self.pool), dtype=np.int64)
+        larger = _whole_lines(2 * len(self.pool))
         used = int(self.meta[META_BUMP])
         larger[:used] = self.pool[:used]
         self.pool = larger
@@ -131,6 +130,17 @@ class EntityMemory:
         counters = {name: int(self.meta[word]) for name, word in COUNTER_NAMES.items()}
         counters["state_bytes"] = 8 * int(self.meta[META_BUMP])
         return counters
+
+
+def _whole_lines(n_words: int) -> npt.NDArray[np.int64]:
+    """
+    Zeros that begin with a cache line.
+
+    Chunks are multiples of a line, and NumPy begins 16 bytes into one: a head of eight words would lie in two.
+    """
+    words = np.zeros(n_words + _WORDS_PER_LINE, dtype=np.int64)
+    first = -(words.__array_interface__["data"][0] // words.itemsize) % _WORDS_PER_LINE
+    return words[first : first + n_words]
 
 
 def _power_of_two(least: int) -> int:

@@ -23,8 +23,10 @@ ROW: Final = 2  # float32[n_features]
 KEYS: Final = 3  # int64[n_kinds, KEY_FIELDS]
 ACC: Final = 4  # int64[n_slots, ACC_FIELDS]
 SQUARES: Final = 5  # float64[n_slots]
-POSITIONS: Final = 6  # int64[most edges of a kind]
-BITS: Final = 7  # int64[most sets of a kind, words]: one bit per event of a ring, or tile of a level
+POSITIONS: Final = 6  # int64[n_edges + 7]: of the edges of a kind, eight written at a time
+# int64[2 * n_sets + 1, words]: one bit per event of a ring for each set of a kind, how many bits are set before each word
+# for each of them, and in the last row one bit per tile of a level.
+BITS: Final = 7
 OWN: Final = 8  # float64[OWN_WORDS]: angles of the transaction
 AHEAD: Final = 9  # int64[AHEAD_ROWS, 2 * n_kinds]: keys, then heads, of transactions to come
 AHEAD_LABELS: Final = 10  # int64[AHEAD_ROWS, n_kinds]: heads that labels to come are about
@@ -43,7 +45,7 @@ DECAYEDS: Final = 20
 # What is computed (`FeaturePlan`).
 WINDOWED: Final = 21
 SETS: Final = 22
-EDGES: Final = 23
+EDGES: Final = 23  # int64[n_edges + 7], read eight at a time
 SLOTS: Final = 24
 OPS: Final = 25
 PARAMS: Final = 26

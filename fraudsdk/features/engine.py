@@ -110,9 +110,12 @@ class FeatureEngine:
         self._keys = np.zeros((max(1, len(state.names)), kernels.KEY_FIELDS), dtype=np.int64)
         self._acc = np.zeros((n_slots, kernels.ACC_FIELDS), dtype=np.int64)
         self._squares = np.zeros(n_slots)
-        self._positions = np.zeros(len(plan.edges_us), dtype=np.int64)
-        # One row more than there are sets, for tiles; one word more than there are events, to be read past the end.
-        self._bits = np.zeros((len(plan.sets) + 1, longest // 64 + 2), dtype=np.int64)
+        # Edges are read eight at a time, past the last one.
+        self._edges_us = np.append(plan.edges_us, np.zeros(7, dtype=np.int64))
+        self._positions = np.zeros(len(self._edges_us), dtype=np.int64)
+        # Two rows per set, marks and their ranks, and one for tiles; one word more than there are events, to be read past
+        # the end.
+        self._bits = np.zeros((2 * len(plan.sets) + 1, longest // 64 + 2), dtype=np.int64)
         self._own = np.zeros(OWN_WORDS)
         self._ahead = np.zeros((kernels.AHEAD_ROWS, 2 * len(state.names)), dtype=np.int64)
         self._ahead_labels = np.zeros((kernels.AHEAD_ROWS, len(state.names)), dtype=np.int64)
@@ -402,7 +405,7 @@ class FeatureEngine:
             (context.DECAYEDS, state.decayeds),
             (context.WINDOWED, plan.windowed),
             (context.SETS, plan.sets),
-            (context.EDGES, plan.edges_us),
+            (context.EDGES, self._edges_us),
             (context.SLOTS, plan.slots),
             (context.OPS, plan.ops),
             (context.PARAMS, plan.params),

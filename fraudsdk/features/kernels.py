@@ -4,7 +4,7 @@ The feature kernel: one encoded transaction and what is remembered of its entiti
 ::
 
     keys -> heads         one probe per entity kind
-    windows -> slots      edges once per entity, a mark per event and set, then eight events at a time
+    windows -> slots      edges once per entity, a mark per event and set; counts are ranks of marks, sums go by eight
     ops -> row            one line per feature
     remember              the event joins its entities and the journal
 
@@ -28,6 +28,7 @@ from fraudsdk._native import (
     int_rows_of,
     ints_of,
     later8,
+    leave_chunks8,
     lowest_bit,
     matching8,
     measured_floats_of,
@@ -36,6 +37,8 @@ from fraudsdk._native import (
     ones,
     prefetch,
     row_of,
+    sum_consecutive,
+    sum_values,
     sum_words,
     unmeasured,
 )
@@ -92,6 +95,8 @@ from fraudsdk.entity_state.layout import (
     HEAD_COUNT,
     HEAD_FIRST_US,
     HEAD_LAST_US,
+    HEAD_NEWER,
+    HEAD_OLDER,
     JOURNAL_AMOUNT_MINOR,
     JOURNAL_FLAGS,
     JOURNAL_KEY,
@@ -194,6 +199,8 @@ from fraudsdk.features.plan import (
     SLOT_START,
     SLOT_TILE,
     SLOT_TIMES,
+    SLOT_WHOLE,
+    WINDOWED_COUNTS,
     WINDOWED_EDGES,
     WINDOWED_FIRST_EDGE,
     WINDOWED_FIRST_SET,
@@ -227,13 +234,15 @@ KEY_LAST_US = 2
 KEY_BLANK = 3  # what the slots of the kind hold: 1 no event, 2 no entity, 0 something
 KEY_FIELDS = 4
 
-# Chunks of eight events that are looked through for the edge of a window before the search goes on by halves.
-EDGE_STEPS = 2
-
 # How many transactions ahead a replay asks for what the next step will read, so that memory answers in time.
+AHEAD_INPUT = 32
 AHEAD_KEYS = 24
 AHEAD_HEADS = 16
-AHEAD_EVENTS = 8
+AHEAD_EVENTS = 4
+AHEAD_WRITING = 8
+# What a transaction uses of the pool for the first time, and how far ahead of that it is asked for.
+FRESH_WORDS = 64
+AHEAD_FRESH_WORDS = 256
 # The same of labels.
 AHEAD_JOURNAL_INDEX = 20
 AHEAD_JOURNAL = 16
@@ -296,42 +305,59 @@ def start_slot(acc, squares, slot, count):
 
 
 @device
-def events_until(pool, times, n, limit_us):
-    """How many of the first `n` events are not later than a limit: mostly the last few are, so look there first."""
-    for _ in range(EDGE_STEPS):
-        if n == 0:
-            return n
-        later = later8(pool, times + n - 8, limit_us)
-        if n < 8:  # what is before the first event is no event
-            later &= -1 << (8 - n)
-        found = ones(later & 0xFF)
-        n -= found
-        if found < 8:
-            return n
-    low = np.int64(0)
-    while low < n:
-        middle = (low + n) >> 1
-        if pool[times + middle] <= limit_us:
-            low = middle + 1
-        else:
-            n = middle
-    return low
-
-
-@device
 def find_edges(pool, times, length, edges, windowed, t_us, positions):
-    """Where the windows of a kind begin and end in a ring: per edge the number of events that are at least that old."""
-    n = length
-    for e in range(windowed[WINDOWED_EDGES]):
-        n = events_until(pool, times, n, t_us - edges[windowed[WINDOWED_FIRST_EDGE] + e])
-        positions[e] = n
+    """
+    Where the windows of a kind begin and end in a ring: per edge the number of events that are at least that old.
+
+    No edge waits for another: all step over whole chunks of eight together, and then each looks into the one it is in.
+    """
+    first, n_edges = windowed[WINDOWED_FIRST_EDGE], windowed[WINDOWED_EDGES]
+    for e in range(0, n_edges, 8):
+        leave_chunks8(pool, times, length, t_us, edges, first + e, positions, e)
+    for e in range(n_edges):
+        n = positions[e]
+        later = later8(pool, times + n - 8, t_us - edges[first + e])
+        # What is before the first event is no event.
+        positions[e] = n - ones(later & (0xFF << max(8 - n, 0)))
 
 
 @device
-def mark_set(pool, tags, first, end, mask, want, octets, at):
-    """One bit for each event from `first` to `end` that is in a set, eight events a byte; other bits are undefined."""
+def mark_set(pool, tags, first, end, mask, want, bits, row, ranks):
+    """
+    One bit for each event from `first` to `end` that is in a set, and per word of bits how many there are before it.
+
+    Bits and numbers of what is not between them are undefined; numbers are good for differences.
+    """
+    count = marks = np.int64(0)
     for chunk in range(first >> 3, (end + 7) >> 3):
-        octets[at + chunk] = matching8(pool, tags + 8 * chunk, mask, want)
+        marks |= matching8(pool, tags + 8 * chunk, mask, want) << (8 * (chunk & 7))
+        if chunk & 7 == 7:
+            bits[row, chunk >> 3], bits[ranks, chunk >> 3] = marks, count
+            count += ones(marks)
+            marks = np.int64(0)
+    # Of the last chunk, or of none where the one before filled its word.
+    bits[row, (end + 7) >> 6], bits[ranks, (end + 7) >> 6] = marks, count
+
+
+@device
+def mark_none(first, end, bits, row, ranks):
+    """The marks of a set that has no event."""
+    for word in range(first >> 6, (end >> 6) + 1):
+        bits[row, word] = bits[ranks, word] = 0
+
+
+@device
+def rank(bits, row, ranks, position):
+    """Number of marks before a position, from where the marks begin."""
+    word = position >> 6
+    return bits[ranks, word] + ones(bits[row, word] & ((np.int64(1) << (position & 63)) - 1))
+
+
+@device
+def count_slot(slot, positions, bits, n_sets):
+    """How many events of its set a window holds."""
+    row, first, end = slot[SLOT_SET], positions[slot[SLOT_START]], positions[slot[SLOT_END]]
+    return rank(bits, row, n_sets + row, end) - rank(bits, row, n_sets + row, first)
 
 
 @device
@@ -380,13 +406,13 @@ def oldest_mark(bits, row, first, end):
 
 
 @device
-def read_from_ring(pool, ring_part, slot, s, positions, bits, acc, squares):
+def read_from_ring(pool, ring_part, slot, s, positions, bits, n_sets, acc, squares):
     """One window from the marks of its set."""
-    row, first, end = slot[SLOT_SET], positions[slot[SLOT_START]], positions[slot[SLOT_END]]
-    count = count_marks(bits, row, first, end)
+    count = count_slot(slot, positions, bits, n_sets)
     acc[s, ACC_COUNT] = count
     if count == 0:
         return
+    row, first, end = slot[SLOT_SET], positions[slot[SLOT_START]], positions[slot[SLOT_END]]
     events, capacity = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START], pool[ring_part + RING_CAPACITY]
     if slot[SLOT_TIMES]:
         acc[s, ACC_NEWEST_US] = pool[events + newest_mark(bits, row, first, end)]
@@ -394,16 +420,20 @@ def read_from_ring(pool, ring_part, slot, s, positions, bits, acc, squares):
     if slot[SLOT_COLUMN] >= 0:
         values = events + slot[SLOT_COLUMN] * capacity + first
         first_bit = row * bits.shape[1] * 64 + first
-        add_values(pool, values, end - first, bits, first_bit, acc, s * ACC_FIELDS + ACC_VALUES, squares, s)
+        if slot[SLOT_WHOLE]:
+            add_values(pool, values, end - first, bits, first_bit, acc, s * ACC_FIELDS + ACC_VALUES, squares, s)
+        else:
+            sum_values(pool, values, end - first, bits, first_bit, acc, s * ACC_FIELDS + ACC_VALUES)
 
 
 @device
 def covering_level(kind, last_us, after_us, end_us):
     """The finest level of tiles that still reaches back to the start of a window, else the top one."""
-    level = 0
+    level, newest_us = 0, max(last_us, end_us)
     while level < kind[KIND_TILE_LEVELS] - 1:
-        width_us = _TILE_WIDTHS[level]
-        if (after_us + 1) // width_us > max(last_us, end_us) // width_us - tiles_on_level(kind, level):
+        width_us, n = _TILE_WIDTHS[level], tiles_on_level(kind, level)
+        # Most levels are far too short, which a product tells at less than the price of two divisions.
+        if newest_us - after_us <= n * width_us and (after_us + 1) // width_us > newest_us // width_us - n:
             break
         level += 1
     return level
@@ -414,6 +444,9 @@ def read_tile_run(pool, first, n, tile_us, oldest_epoch, length, slot, s, after_
     """Add to a window a run of tiles that lie side by side, oldest first."""
     epochs = first + oldest_epoch % n
     counts = epochs + slot[SLOT_TILE] * n
+    if slot[SLOT_COLUMN] < 0 and not slot[SLOT_TIMES]:
+        acc[s, ACC_COUNT] += sum_consecutive(pool, epochs, oldest_epoch, counts, length)
+        return
     row = bits.shape[0] - 1  # the one that no set has
     first_bit = row * bits.shape[1] * 64
     for chunk in range((length + 7) >> 3):
@@ -461,34 +494,61 @@ def read_from_tiles(pool, head, kind, slot, s, after_us, end_us, bits, octets, a
 
 
 @device
+def mark_ring(pool, ring_part, windowed, sets, edges, t_us, positions, bits):
+    """Edges of all windows of a kind in a ring, and marks of all its sets between the oldest and the newest of them."""
+    n_sets, first_set = windowed[WINDOWED_SETS], windowed[WINDOWED_FIRST_SET]
+    times, seen = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START], pool[ring_part + RING_FLAGS]
+    tags = times + COLUMN_TAG * pool[ring_part + RING_CAPACITY]
+    find_edges(pool, times, pool[ring_part + RING_LENGTH], edges, windowed, t_us, positions)
+    oldest, newest = positions[windowed[WINDOWED_EDGES] - 1], positions[0]
+    for e in range(n_sets):
+        mask, want = sets[first_set + e, SET_MASK], sets[first_set + e, SET_WANT]
+        if (seen & want) == want:
+            mark_set(pool, tags, oldest, newest, mask, want, bits, e, n_sets + e)
+        else:
+            mark_none(oldest, newest, bits, e, n_sets + e)
+
+
+@device
+def read_partly(pool, head, kind, windowed, sets, edges, slot, s, t_us, positions, bits, octets, acc, squares):
+    """One window of an entity whose ring no longer covers them all."""
+    ring_part, first_edge = head + kind[KIND_RING], windowed[WINDOWED_FIRST_EDGE]
+    after_us = t_us - edges[first_edge + slot[SLOT_START]]
+    start_slot(acc, squares, s, 0)
+    if pool[ring_part + RING_FLOOR_US] > after_us:
+        # Without tiles this is an event later than the allowed lateness, asking for what has been let go.
+        acc[s, ACC_BOUNDED] = 1
+    want = sets[windowed[WINDOWED_FIRST_SET] + slot[SLOT_SET], SET_WANT]
+    if (pool[ring_part + RING_FLAGS] & want) != want:
+        return
+    if pool[ring_part + RING_FLOOR_US] > after_us and pool[ring_part + RING_TILES] != 0:
+        end_us = t_us - edges[first_edge + slot[SLOT_END]]
+        read_from_tiles(pool, head, kind, slot, s, after_us, end_us, bits, octets, acc, squares)
+        return
+    read_from_ring(pool, ring_part, slot, s, positions, bits, windowed[WINDOWED_SETS], acc, squares)
+
+
+@device
 def read_kind(pool, head, kind, windowed, sets, edges, slots, t_us, positions, bits, octets, acc, squares):
     """All windows of one entity: exact from the ring where it covers them, bounded from tiles where not."""
-    ring_part = head + kind[KIND_RING]
-    length, seen = pool[ring_part + RING_LENGTH], pool[ring_part + RING_FLAGS]
-    events = pool[ring_part + RING_CHUNK] + pool[ring_part + RING_START]
-    tags = events + COLUMN_TAG * pool[ring_part + RING_CAPACITY]
-    find_edges(pool, events, length, edges, windowed, t_us, positions)
-    oldest, newest = positions[windowed[WINDOWED_EDGES] - 1], positions[0]
-    for e in range(windowed[WINDOWED_SETS]):
-        mask, want = sets[windowed[WINDOWED_FIRST_SET] + e, SET_MASK], sets[windowed[WINDOWED_FIRST_SET] + e, SET_WANT]
-        if (seen & want) == want:
-            mark_set(pool, tags, oldest, newest, mask, want, octets, e * bits.shape[1] * 8)
-    floor_us, has_tiles = pool[ring_part + RING_FLOOR_US], pool[ring_part + RING_TILES] != 0
-    for s in range(windowed[WINDOWED_FIRST_SLOT], windowed[WINDOWED_FIRST_SLOT] + windowed[WINDOWED_SLOTS]):
-        slot = slots[s]
+    ring_part, first_edge = head + kind[KIND_RING], windowed[WINDOWED_FIRST_EDGE]
+    floor_us, last_edge = pool[ring_part + RING_FLOOR_US], first_edge + windowed[WINDOWED_EDGES] - 1
+    first, end = windowed[WINDOWED_FIRST_SLOT], windowed[WINDOWED_FIRST_SLOT] + windowed[WINDOWED_SLOTS]
+    # The second youngest edge is the youngest that a window can begin at: where the ring has let go of it, tiles answer all.
+    if floor_us <= t_us - edges[first_edge + 1] or pool[ring_part + RING_TILES] == 0:
+        mark_ring(pool, ring_part, windowed, sets, edges, t_us, positions, bits)
+    if floor_us > t_us - edges[last_edge]:
+        for s in range(first, end):
+            read_partly(
+                pool, head, kind, windowed, sets, edges, slots[s], s, t_us, positions, bits, octets, acc, squares
+            )
+        return
+    n_sets, valued = windowed[WINDOWED_SETS], first + windowed[WINDOWED_COUNTS]
+    for s in range(first, valued):
+        acc[s, ACC_COUNT], acc[s, ACC_BOUNDED] = count_slot(slots[s], positions, bits, n_sets), 0
+    for s in range(valued, end):
         start_slot(acc, squares, s, 0)
-        want = sets[windowed[WINDOWED_FIRST_SET] + slot[SLOT_SET], SET_WANT]
-        after_us = t_us - edges[windowed[WINDOWED_FIRST_EDGE] + slot[SLOT_START]]
-        if floor_us > after_us:
-            # Without tiles this is an event later than the allowed lateness, asking for what has been let go.
-            acc[s, ACC_BOUNDED] = 1
-        if (seen & want) != want:
-            continue
-        if floor_us > after_us and has_tiles:
-            end_us = t_us - edges[windowed[WINDOWED_FIRST_EDGE] + slot[SLOT_END]]
-            read_from_tiles(pool, head, kind, slot, s, after_us, end_us, bits, octets, acc, squares)
-        else:
-            read_from_ring(pool, ring_part, slot, s, positions, bits, acc, squares)
+        read_from_ring(pool, ring_part, slots[s], s, positions, bits, n_sets, acc, squares)
 
 
 @device
@@ -861,6 +921,17 @@ def flags_with_filters(ints, numbers, i, filters, filter_ranges):
 
 
 @device
+def foresee_writing(pool, meta, journal, row):
+    """Ask for the next rows of the journal, and for words of the pool that no chunk has had yet."""
+    first = (row + AHEAD_WRITING) * journal.shape[1]
+    for word in range(first, first + journal.shape[1], WORDS_PER_LINE):
+        prefetch(journal, word)
+    fresh = meta[META_BUMP] + AHEAD_FRESH_WORDS
+    for word in range(fresh, fresh + FRESH_WORDS, WORDS_PER_LINE):
+        prefetch(pool, word)
+
+
+@device
 def remember_everywhere(
     ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index,
     kinds, columns, measures, distincts, decayeds, own,
@@ -870,6 +941,7 @@ def remember_everywhere(
     if meta[META_JOURNAL_NEXT] >= journal.shape[0]:
         journal_remove(journal, index, row)
     meta[META_JOURNAL_NEXT] += 1
+    foresee_writing(pool, meta, journal, row)
     journal[row, :] = 0
     journal[row, JOURNAL_KEY] = ints[i, TRANSACTION_KEY]
     journal[row, JOURNAL_TIME_US] = ints[i, EVENT_TIME_US]
@@ -966,6 +1038,19 @@ def has_room(context, meta):
 
 
 @device
+def foresee_input(ints, numbers, i):
+    """
+    Ask for an encoded transaction, which need not be there.
+
+    Rows lie one after another, and still processors do not come to ask for them by themselves among all else that is read.
+    """
+    for word in range(0, ints.shape[1], WORDS_PER_LINE):
+        prefetch(ints, i * ints.shape[1] + word)
+    for word in range(0, numbers.shape[1], WORDS_PER_LINE):
+        prefetch(numbers, i * numbers.shape[1] + word)
+
+
+@device
 def observe_at(context, ints, numbers, i, record, row):
     """
     Read, then (when `record`) remember, one encoded transaction; for kernels to inline.
@@ -1009,6 +1094,7 @@ def observe_at(context, ints, numbers, i, record, row):
     own, runs = floats_of(context, OWN), measured_rows_of(context, RUNS)
     ops, params, limits = int_rows_of(context, OPS), float_rows_of(context, PARAMS), measured_floats_of(context, LIMITS)
     filters, filter_ranges = measured_rows_of(context, FILTERS), float_rows_of(context, FILTER_RANGES)
+    foresee_input(ints, numbers, i + AHEAD_INPUT)
     known_row = journal_find(journal, index, ints[i, TRANSACTION_KEY])
     if known_row >= 0 and record:
         meta[META_DUPLICATES] += 1
@@ -1085,6 +1171,9 @@ def foresee_events(i, kinds, pool, ahead):
         head = ahead[row, n_kinds + k]
         if head == 0:
             continue
+        # Its neighbours by use, which are written to when it becomes the newest.
+        prefetch(pool, pool[head + HEAD_NEWER])
+        prefetch(pool, pool[head + HEAD_OLDER])
         if kinds[k, KIND_RING] != 0:
             foresee_ring(pool, head + kinds[k, KIND_RING], kinds[k, KIND_RING_COLUMNS])
         for d in range(kinds[k, KIND_DISTINCTS]):

@@ -73,7 +73,8 @@ WINDOWED_FIRST_EDGE: Final = 3
 WINDOWED_EDGES: Final = 4
 WINDOWED_FIRST_SLOT: Final = 5
 WINDOWED_SLOTS: Final = 6
-WINDOWED_FIELDS: Final = 7
+WINDOWED_COUNTS: Final = 7  # slots, the first ones, of which only the number of events is asked
+WINDOWED_FIELDS: Final = 8
 
 # Columns of ``sets``: events whose flags under the mask are the wanted ones.
 SET_MASK: Final = 0
@@ -87,9 +88,13 @@ SLOT_START: Final = 2
 SLOT_COLUMN: Final = 3  # ring column of the value, -1 = there is none or nobody asks
 SLOT_TIMES: Final = 4  # 1: somebody asks for its newest or oldest event
 SLOT_TILE: Final = 5  # word of the measure within a tile
-SLOT_FIELDS: Final = 6
+SLOT_WHOLE: Final = 6  # 1: squares or extremes of the value are asked, not only its sum
+SLOT_FIELDS: Final = 7
 
 WITHOUT_VALUE: Final = frozenset({"count", "rate", "seconds_since_newest", "seconds_since_oldest"})
+# What needs no more of a window than how many events it holds, or than the number and sum of their values.
+ONLY_COUNTED: Final = frozenset({"count", "rate"})
+ONLY_SUMMED: Final = frozenset({"sum", "mean", "ratio_to_mean", "share"})
 NO_VALUE: Final = -2  # counts only: there is no value to read
 AMOUNT: Final = -1
 
@@ -137,6 +142,7 @@ class FeaturePlan:
     edges_us : int64[n_edges]
         Ages, ascending within a kind: of the events that a window with that delay ends with, and of those it starts after.
     slots : int64[n_slots, SLOT_FIELDS]
+        Within a kind, those that are only counted come first.
     ops : int64[n_features, OP_FIELDS]
         By code, so that a kernel decides what to do once per run of them; derived ones last, in the order of features.
     params : float64[n_features, PARAM_FIELDS]
@@ -235,11 +241,13 @@ class _Windows:
         slots: list[tuple[int, ...]] = []
         self.slot_of: dict[_Window, int] = {}
         for kind in sorted({window.kind for window in wanted}):
-            windows = sorted(window for window in wanted if window.kind == kind)
+            of_kind = sorted(window for window in wanted if window.kind == kind)
+            counts = [window for window in of_kind if wanted[window] <= ONLY_COUNTED]
+            windows = counts + [window for window in of_kind if not wanted[window] <= ONLY_COUNTED]
             own_sets = sorted({(window.mask, window.want) for window in windows})
             own_edges = sorted({age for w in windows for age in (w.delay_us, w.delay_us + w.width_us)})
             windowed.append(
-                (kind, len(sets), len(own_sets), len(edges), len(own_edges), len(slots), len(windows))
+                (kind, len(sets), len(own_sets), len(edges), len(own_edges), len(slots), len(windows), len(counts))
             )  # fmt: skip
             for window in windows:
                 measure = measures[kind].index((window.mask, window.want, window.source))
@@ -254,6 +262,7 @@ class _Windows:
                         int(row[MEASURE_COLUMN]) if asked - WITHOUT_VALUE else -1,
                         int(not asked.isdisjoint(("seconds_since_newest", "seconds_since_oldest"))),
                         int(row[MEASURE_TILE]),
+                        int(not asked <= WITHOUT_VALUE | ONLY_SUMMED),
                     )
                 )
             sets += own_sets

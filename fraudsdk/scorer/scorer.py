@@ -33,7 +33,7 @@ from fraudsdk.domain.refusal import RefusedValue
 from fraudsdk.domain.transaction import Transaction
 from fraudsdk.domain.values import parse_flag, parse_identifier
 from fraudsdk.encoding.encoder import EncodedTransactions, Encoder
-from fraudsdk.encoding.tables import rows_of
+from fraudsdk.encoding.tables import OfSchema, rows_of
 from fraudsdk.encoding.vocabulary import Vocabulary
 from fraudsdk.errors import (
     DeadlineExceededError,
@@ -168,6 +168,9 @@ class Scorer:
             vocabulary=vocabulary,
             currency=feature_set.currency,
             rates=config.rates,
+        )
+        self._is_read_by_column = OfSchema(
+            lambda schema: is_readable_by_column(schema) and self._encoder.knows_columns(schema.names)
         )
         self._feature_set = feature_set
         self._schema = feature_set.schema
@@ -623,7 +626,7 @@ class Scorer:
 
     def _encoded(self, table: Any) -> tuple[EncodedTransactions, SentRows]:
         """A table as rows of the border, and as it was sent."""
-        if is_readable_by_column(table) and self._encoder.knows_columns(table.column_names):
+        if hasattr(table, "column_names") and self._is_read_by_column(table):
             encoded, sent = self._encoder.encode_table(table), SentRows(table)
         else:
             rows = list(rows_of(table))

@@ -40,11 +40,9 @@ def id_of(sent: Any) -> str:
     return str(sent["transaction_id"]) if type(sent) is dict else sent.transaction_id
 
 
-def is_readable_by_column(table: Any) -> bool:
-    """Whether a table is Arrow's, and each of its values means as a Python object what it means in its column."""
-    if not hasattr(table, "column_names"):
-        return False
-    return not any(str(field.type).startswith(_ONLY_IN_COLUMNS) for field in table.schema)
+def is_readable_by_column(schema: Any) -> bool:
+    """Whether each value of Arrow tables of a schema means as a Python object what it means in its column."""
+    return not any(str(field.type).startswith(_ONLY_IN_COLUMNS) for field in schema)
 
 
 class SentRows:

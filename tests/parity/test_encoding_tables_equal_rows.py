@@ -208,6 +208,45 @@ def test_numbers_of_any_storage_are_read_as_python_reads_them(data, n):
     assert expected[:2] == row_by_row(table)
 
 
+WIDTHS = ["f2", "f4", ">f8", "f8", "g", "i1", "i4", "i8", "u2", "u8"]
+ODD_NUMBERS = st.sampled_from(
+    [0.0, 1.0, -1.0, 2.5, 90.0, 90.5, 1e12, 4_222_222_222_222.0, 1e300, np.nan, np.inf, -np.nan]
+)
+
+
+@st.composite
+def arrays_of_numbers(draw, n):
+    """Arrays of any width, byte order and stride, of which some cannot be written to, with right and wrong numbers."""
+    width = np.dtype(draw(st.sampled_from(WIDTHS)))
+    drawn = draw(st.lists(ODD_NUMBERS | st.floats(-90, 90), min_size=n, max_size=n))
+    with np.errstate(all="ignore"):
+        array = np.array(drawn).astype(width)
+    array = draw(st.sampled_from([array, array[::-1], np.repeat(array, 3)[::3]]))
+    array.flags.writeable = draw(st.booleans())
+    return array
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), n=st.integers(1, 6))
+def test_arrays_of_numbers_are_read_or_refused_as_python_reads_or_refuses_them(data, n):
+    columns = columns_of(least(ip=["203.0.113.7"] * n))
+    for name in data.draw(st.sets(st.sampled_from(["latitude", "balance", "points", "card_present", "declined"]))):
+        columns[name] = data.draw(arrays_of_numbers(n), label=name)
+    kept = {name: column.copy() for name, column in columns.items()}
+
+    assert outcome(lambda: IN_PYTHON.encode_columns(columns)) == outcome(lambda: NATIVE.encode_columns(columns))
+    assert all(kept[name].tobytes() == column.tobytes() for name, column in columns.items())
+
+
+def test_a_flag_of_more_digits_than_a_float_has_is_not_rounded_to_one():
+    present = np.ones(1, np.longdouble) + np.finfo(np.longdouble).eps
+    columns = {**columns_of(least(ip=["203.0.113.7"])), "card_present": present}
+    expected = outcome(lambda: IN_PYTHON.encode_columns(columns))
+
+    assert "card_present" == expected[0]
+    assert expected == outcome(lambda: NATIVE.encode_columns(columns))
+
+
 def least(**columns):
     n = len(next(iter(columns.values()))) if columns else 2
     table = {"transaction_id": [f"t-{i}" for i in range(n)], "event_time_s": [1_700_000_000] * n, "amount": ["1"] * n}
@@ -249,6 +288,33 @@ def test_decimals_are_refused_as_they_are_one_by_one(amounts):
 
     assert "amount" == expected[0]
     assert expected == outcome(lambda: NATIVE.encode_table(table)) == outcome(lambda: IN_PYTHON.encode_table(table))
+
+
+def test_tables_of_different_schemas_may_follow_each_other():
+    texts, ids = ["7", None, "9"], [7, None, 9]
+    tables = [
+        least(merchant_id=texts),
+        least(merchant_id=pa.array(texts).dictionary_encode()),
+        least(merchant_id=pa.array(ids, pa.int64())),
+        least(merchant_id=pa.array(texts, pa.large_string())),
+        least(mcc=[None] * 3, merchant_id=texts),
+        least(merchant_id=texts).to_batches()[0],
+    ]
+    one = encoder()
+    for table in (*tables, *reversed(tables)):
+        assert outcome(lambda table=table: IN_PYTHON.encode_columns(columns_of(table))) == outcome(
+            lambda table=table: one.encode_table(table)
+        )
+
+
+def test_a_schema_that_was_refused_is_refused_again_and_hinders_no_other():
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["user_id", "user_id"])
+    one = encoder()
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="more than once"):
+            one.encode_table(twice)
+
+        assert 2 == len(one.encode_table(least(ip=[None, None])))
 
 
 def test_two_columns_of_one_name_are_refused():

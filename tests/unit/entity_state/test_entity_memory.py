@@ -157,6 +157,20 @@ def test_growing_keeps_every_word_where_it_was():
     assert list(range(12)) == memory.pool[8:20].tolist()
 
 
+def test_a_head_of_one_cache_line_lies_in_one():
+    """
+    NumPy's own arrays begin 16 bytes into a line, and every chunk would lie in one line more than it fills.
+    """
+    memory = EntityMemory(
+        StateLayout.build((), ring_cap=8, allowed_lateness_us=0), max_entities=100, journal_capacity=1
+    )
+
+    first = memory.pool.__array_interface__["data"][0]
+    memory.grow()
+
+    assert (0, 0) == (first % 64, memory.pool.__array_interface__["data"][0] % 64)
+
+
 def test_an_entity_costs_its_head_alone_where_no_feature_reads_more():
     driver = Driver(NEW_USERS)
     for i in range(100):

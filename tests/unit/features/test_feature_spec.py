@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from twin import streams
 
 from fraudsdk.encoding.vocabulary import Vocabulary
+from fraudsdk.entity_state.layout import FIRST_VALUE
 from fraudsdk.errors import FeatureSetError
 from fraudsdk.features import spec
 from fraudsdk.features.catalogue import reference_feature_set
-from fraudsdk.features.plan import OP_COLUMN, build_plan
+from fraudsdk.features.plan import OP_COLUMN, SLOT_COLUMN, SLOT_WHOLE, WINDOWED_COUNTS, build_plan
 from fraudsdk.features.spec import AGGREGATES, EventFilter, Feature, FeatureSet, duration_us
 
 COUNT = Feature("n", "count", entity="user", window="1h")
@@ -317,6 +318,22 @@ def test_features_of_the_same_events_share_their_window_and_windows_their_edges(
 
     assert (1, 3) == (len(plan.sets), len(plan.slots))
     assert [0, 60 * 10**6, 3_600 * 10**6, 86_400 * 10**6] == plan.edges_us.tolist()
+
+
+def test_windows_that_are_only_counted_come_first_and_no_more_is_read_of_a_window_than_is_asked():
+    plan = build_plan(
+        sets(
+            Feature("most_in_a_day", "max", entity="user", window="24h"),
+            Feature("spent_in_an_hour", "sum", entity="user", window="1h"),
+            Feature("payments_in_a_week", "count", entity="user", window="7d"),
+        ),
+        Vocabulary({}),
+    )
+
+    assert 1 == plan.windowed[0, WINDOWED_COUNTS]
+    assert [(-1, 0), (FIRST_VALUE, 0), (FIRST_VALUE, 1)] == [
+        (slot[SLOT_COLUMN], slot[SLOT_WHOLE]) for slot in plan.slots.tolist()
+    ]
 
 
 def test_features_of_one_aggregate_lie_side_by_side_and_derived_ones_come_last_in_their_order():

@@ -13,9 +13,12 @@ from fraudsdk._native import (
     consecutive8,
     highest_bit,
     later8,
+    leave_chunks8,
     lowest_bit,
     matching8,
     ones,
+    sum_consecutive,
+    sum_values,
     sum_words,
 )
 
@@ -43,6 +46,21 @@ def values_into(words, at, n, bits, first_bit, out, squares):
 def tiles_into(words, at, stride, n, bits, first_bit, out, squares):
     add_tiles(words, at, stride, n, bits, first_bit, out, 1, squares, 0)
     return sum_words(words, at, n, bits, first_bit)
+
+
+@numba.njit
+def sums_into(words, at, n, bits, first_bit, out):
+    sum_values(words, at, n, bits, first_bit, out, 1)
+
+
+@numba.njit
+def chunks_left(words, at, n, now, ages, ages_at, out):
+    leave_chunks8(words, at, n, now, ages, ages_at, out, 1)
+
+
+@numba.njit
+def sum_of_epochs(words, numbers_at, first, at, n):
+    return sum_consecutive(words, numbers_at, first, at, n)
 
 
 def as_mask(flags):
@@ -91,6 +109,42 @@ def test_a_window_holds_the_known_values_whose_bits_are_set(seed, n, at, first_b
     expected = [7, len(values), values.sum(), values.max(initial=UNKNOWN), values.min(initial=MOST), 7]
     assert expected == out.tolist()
     assert float((values**2).sum()) == squares[0]
+
+    only_sums, _ = empty_window()
+    sums_into(words, at, n, bits, first_bit, only_sums)
+
+    assert [*expected[:3], UNKNOWN, MOST, 7] == only_sums.tolist()
+
+
+@settings(max_examples=300, print_blob=True, deadline=None)
+@given(seed=SEEDS, n=LENGTHS, at=st.integers(0, 9), ages_at=st.integers(0, 4))
+def test_chunks_whose_first_word_is_later_are_left_out_from_the_end(seed, n, at, ages_at):
+    rng = np.random.default_rng(seed)
+    words = np.sort(rng.integers(0, 40, 90))
+    ages, now = rng.integers(0, 50, 12), 45
+    out = np.full(10, 7)
+
+    chunks_left(words, at, n, now, ages, ages_at, out)
+
+    expected = []
+    for age in ages[ages_at : ages_at + 8]:
+        left = n
+        while left >= 8 and words[at + left - 8] > now - age:
+            left -= 8
+        expected.append(left)
+    assert [7, *expected, 7] == out.tolist()
+
+
+@settings(max_examples=200, print_blob=True, deadline=None)
+@given(seed=SEEDS, n=LENGTHS, first=st.integers(-3, 2**40))
+def test_words_of_other_numbers_than_the_consecutive_ones_are_not_summed(seed, n, first):
+    rng = np.random.default_rng(seed)
+    numbers = first + np.arange(80) - 3 * (rng.random(80) < 0.3)
+    words = np.append(numbers, rng.integers(-(2**40), 2**40, 80))
+
+    expected = words[80 : 80 + n][numbers[:n] == first + np.arange(n)].sum()
+
+    assert expected == sum_of_epochs(words, 0, first, 80, n)
 
 
 @settings(max_examples=200, print_blob=True, deadline=None)

@@ -695,6 +695,14 @@ def test_a_table_of_days_is_refused_as_its_rows_are_before_anything_is_remembere
     assert 0 == scorer.counters()["events"] and not scorer._under_way
 
 
+def test_a_table_is_judged_by_its_own_columns_whatever_the_table_before_it_had(scorer):
+    known, unknown = purchase(1), {**purchase(2), "colour": "red"}
+    for _ in range(2):
+        scorer.score_batch(arrow([known]))
+        with pytest.raises(InvalidTransactionError, match="colour"):
+            scorer.score_batch(arrow([unknown]))
+
+
 @pytest.mark.parametrize("journal_capacity", [50, 300, 1_000])
 def test_a_batch_answers_duplicates_as_single_calls_do_however_small_the_journal(
     artefact, hash_key, simulated, journal_capacity
