@@ -230,12 +230,14 @@ class Scorer:
 
     def warm_up(self) -> None:
         """Compile or load every kernel and touch every table, so that no customer pays for it."""
+        self._supply_pages()  # beside the rest
         self._engine.warm_up()
-        self._engine.memory.supply_pages()
         warm_up("fraudsdk.encoding.")
         warm_up("fraudsdk.scorer.")
         if self._judge.model is not None:
             self._judge.model.warm_up()
+        if self._supplier is not None:
+            self._supplier.join()
 
     def swap_model(self, source: CompiledModel | Path | str) -> CompiledModel | None:
         """
