@@ -32,6 +32,7 @@ N_TIMED = 64_000
 PER_TABLE = 4_000
 PER_HISTORY = 1_000
 TABLE_SIZES = (1_000, 4_000, 16_000)
+N_PASSES = 7
 
 
 @pytest.fixture(scope="module")
@@ -99,29 +100,37 @@ def test_a_row_of_a_table_costs_less_than_a_row_by_itself_and_than_a_mere_predic
 
 
 def test_how_many_transactions_a_second_one_core_decides_on(table: Any, catalogue_model: Path, hash_key: bytes) -> None:
-    figures = {}
-    for looked_at, take in {"": len, ", each made a Decision": list}.items():
-        for size in TABLE_SIZES:
-            elapsed_ns = _alone(table, size, take, ScorerConfig(model=catalogue_model, hash_key=hash_key))
-            per_row_us = np.array(elapsed_ns) / size / 1e3
-            figures[f"tables of {size:,}{looked_at}"] = {
-                "n": float(len(per_row_us)),
-                "p50_us": float(np.median(per_row_us)),
-                "max_us": float(per_row_us.max()),
-                "rows_per_s": 1e6 / float(per_row_us.mean()),
-            }
+    config = ScorerConfig(model=catalogue_model, hash_key=hash_key)
+    contestants: dict[str, tuple[int, Callable[[Decisions], Any]]] = {
+        f"tables of {size:,}{looked_at}": (size, take)
+        for looked_at, take in {"": len, ", each made a Decision": list}.items()
+        for size in TABLE_SIZES
+    }
+    # A pass is all time of all its rows.  By turns, and several: a neighbour on the machine takes the caches for seconds at a time.
+    passes: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(N_PASSES):
+        for name, (size, take) in contestants.items():
+            passes[name].append(_pass_ns(table, size, take, config) / N_TIMED / 1e3)
+    figures = {
+        name: {
+            "n": float(N_PASSES),
+            "min_us": min(per_row_us),
+            "p50_us": float(np.median(per_row_us)),
+            "max_us": max(per_row_us),
+            "rows_per_s": 1e6 / min(per_row_us),
+            "p50_rows_per_s": 1e6 / float(np.median(per_row_us)),
+        }
+        for name, per_row_us in passes.items()
+    }
     report("score_batch, alone", figures)
 
 
-def _alone(table: Any, size: int, take: Callable[[Decisions], Any], config: ScorerConfig) -> list[int]:
-    """Processor time of each table, nothing else happening between them."""
-    elapsed_ns = []
+def _pass_ns(table: Any, size: int, take: Callable[[Decisions], Any], config: ScorerConfig) -> int:
+    """Processor time of all tables, one after another, in a memory that knows the history."""
     with Scorer.open(config) as scorer:
         for first in range(0, N_HISTORY, PER_HISTORY):
             scorer.score_batch(table.slice(first, PER_HISTORY))
+        started = time.process_time_ns()
         for first in range(N_HISTORY, N_HISTORY + N_TIMED, size):
-            part = table.slice(first, size)
-            started = time.process_time_ns()
-            take(scorer.score_batch(part))
-            elapsed_ns.append(time.process_time_ns() - started)
-    return elapsed_ns
+            take(scorer.score_batch(table.slice(first, size)))
+        return time.process_time_ns() - started

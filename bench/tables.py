@@ -111,7 +111,7 @@ TARGETS = (
     ),
     Target("p99", "", "", _DECISION, ("figures", "Scorer.score", "p99_us"), "us"),
     Target(
-        "`score_batch`, per core, tables of 4,000",
+        "`score_batch`, per core, tables of 4,000: best of seven passes",
         "300,000/s",
         "500,000/s",
         "score_batch, alone",
@@ -119,7 +119,15 @@ TARGETS = (
         "/s",
     ),
     Target(
-        "the same, tables of 1,000",
+        "the same, median pass",
+        "",
+        "",
+        "score_batch, alone",
+        ("figures", "tables of 4,000", "p50_rows_per_s"),
+        "/s",
+    ),
+    Target(
+        "the same, tables of 1,000, best",
         "",
         "",
         "score_batch, alone",

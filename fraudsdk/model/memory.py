@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import mmap
-import os
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fraudsdk.errors import ConfigurationError
-
-_PROT_READ: Final = 1
+from fraudsdk._pages import make_read_only
 
 
 class ReadOnlyMemory:
@@ -47,18 +42,4 @@ class ReadOnlyMemory:
         copy = np.frombuffer(self._pages, np.uint8)
         copy[:] = data
         self.address = int(copy.ctypes.data)
-        if os.name == "posix":
-            _protect(self.address, data.size)
-
-
-@functools.cache
-def _c_library() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _protect(address: int, n_bytes: int) -> None:
-    if _c_library().mprotect(ctypes.c_void_p(address), ctypes.c_size_t(n_bytes), _PROT_READ) != 0:
-        raise ConfigurationError(
-            f"the system refuses to make model memory read-only: {os.strerror(ctypes.get_errno())}; "
-            "allow mprotect in the sandbox of this process"
-        )
+        make_read_only(self.address, data.size)

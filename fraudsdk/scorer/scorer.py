@@ -197,6 +197,7 @@ class Scorer:
         self._under_way: set[int] = set()
         self._n_seen = 0
         self._n_waiting = 0
+        self._supplier: threading.Thread | None = None
         self._failures = {"degraded": 0, "sink_refused": 0}
 
     @classmethod
@@ -241,11 +242,14 @@ class Scorer:
 
     def warm_up(self) -> None:
         """Compile or load every kernel and touch every table, so that no customer pays for it."""
+        self._supply_pages()  # beside the rest
         self._engine.warm_up()
         warm_up("fraudsdk.encoding.")
         warm_up("fraudsdk.scorer.")
         if self._judge.model is not None:
             self._judge.model.warm_up()
+        if self._supplier is not None:
+            self._supplier.join()
 
     def swap_model(self, source: CompiledModel | Path | str) -> CompiledModel | None:
         """
@@ -573,6 +577,7 @@ class Scorer:
                 self._n_seen += 1
                 if self._n_seen % _TIMED_EVERY == 0:
                     self._engine.time_features()
+                    self._supply_pages()
                 if status == kernels.APPROVED and (deadline is None or not deadline.passed()):
                     margin, score = self._out.tolist()
                     named = id_of(sent if transaction is None else transaction)
@@ -672,6 +677,7 @@ class Scorer:
             open_rows = np.flatnonzero(seen[:, 0] != kernels.APPROVED)
             under_way = ints[open_rows[seen[open_rows, 0] != DUPLICATE], TRANSACTION_KEY].tolist() if record else []
             self._under_way.update(under_way)
+            self._supply_pages()
         try:
             for i in open_rows.tolist():
                 one_sent = Sent(batch.encoded.transaction_ids[first + i], partial(batch.sent.row, first + i))
@@ -689,6 +695,13 @@ class Scorer:
             self._abandon(*under_way)
             raise
         return n
+
+    def _supply_pages(self) -> None:
+        """Have the memory that is used next supplied, on another thread; called under the lock."""
+        memory = self._engine.memory
+        if memory.is_short_of_pages and (self._supplier is None or not self._supplier.is_alive()):
+            self._supplier = threading.Thread(target=memory.supply_pages, name="fraudsdk-pages", daemon=True)
+            self._supplier.start()
 
     def _from_the_future(self, transaction_id: str) -> InvalidTransactionError:
         return InvalidTransactionError(

@@ -201,3 +201,34 @@ def test_an_entity_that_was_met_once_keeps_its_one_event_in_the_smallest_chunk()
     head_bytes, smallest_chunk_bytes = 128, 64
     each = driver.engine.memory.counters()["state_bytes"] / 100
     assert head_bytes + smallest_chunk_bytes <= each <= head_bytes + smallest_chunk_bytes + 1
+
+
+def test_pages_are_supplied_before_they_are_needed(monkeypatch):
+    asked = []
+    monkeypatch.setattr(memory_module, "populate", lambda address, n_bytes: asked.append((address, n_bytes)) or True)
+    monkeypatch.setattr(memory_module, "FIRST_POOL_WORDS", 1 << 26)
+    remembered = Driver(NEW_USERS).engine.memory
+    assert remembered.is_short_of_pages
+
+    remembered.supply_pages()
+
+    assert not remembered.is_short_of_pages
+    start, n_bytes = asked[0]
+    assert start == remembered.pool.ctypes.data + 8 * int(remembered.meta[META_BUMP])
+    # In use up to where little is left: the next pages follow those that are there.
+    remembered.meta[META_BUMP] += n_bytes // 8 - memory_module._SHORT_WORDS[0] + 1
+    assert remembered.is_short_of_pages
+    remembered.supply_pages()
+    assert asked[2][0] == start + n_bytes
+    assert not remembered.is_short_of_pages
+
+
+def test_a_system_that_supplies_no_pages_is_asked_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(memory_module, "populate", lambda address, n_bytes: asked.append(address) or False)
+    remembered = Driver(NEW_USERS).engine.memory
+    remembered.supply_pages()
+
+    assert not remembered.is_short_of_pages
+    remembered.supply_pages()
+    assert 2 == len(asked)
