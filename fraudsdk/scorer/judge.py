@@ -26,8 +26,8 @@ class Judge:
     policy : Policy
     explainer : Explainer or None
         The model's own, unless the host brings another.
-    approval_word : int
-        How the journal records an approval by the band of this model's score.
+    approval_word, aftermath_word : int
+        How the journal records an approval by the band of this model's score, and a reversal or chargeback.
     version : str
         The model's, as decisions carry it; ``"none"`` without one.
     words : int64[JUDGE_WORDS]
@@ -41,6 +41,7 @@ class Judge:
     policy: Policy
     explainer: Explainer | None
     approval_word: int
+    aftermath_word: int
     version: str = field(init=False)
     words: npt.NDArray[np.int64] = field(init=False, repr=False)
     scale: npt.NDArray[np.float64] = field(init=False, repr=False)
@@ -50,7 +51,7 @@ class Judge:
         native = None if self.model is None else self.model.native
         if native is not None:
             words[kernels.FOREST], words[kernels.FOREST_TABLES] = native
-        words[kernels.APPROVAL] = self.approval_word
+        words[kernels.APPROVAL], words[kernels.AFTERMATH] = self.approval_word, self.aftermath_word
         object.__setattr__(self, "version", "none" if self.model is None else self.model.version)
         object.__setattr__(self, "words", words)
         scale = np.concatenate(([self.policy.approves_below], self.calibration.table()))

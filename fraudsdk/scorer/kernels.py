@@ -57,7 +57,8 @@ LOG_FULL = 6  # nothing was done: to remember it, the log needs room first
 FOREST = 0  # address of ``float f(int64_t row, int64_t tables)``, 0 = none
 FOREST_TABLES = 1
 APPROVAL = 2  # the word of the journal that says "approved by its band, by this model"
-JUDGE_WORDS = 3
+AFTERMATH = 3  # and the one that says "changes what was decided, and is not itself judged"
+JUDGE_WORDS = 4
 
 # A judge's scale.
 APPROVES_BELOW = 0
@@ -116,12 +117,20 @@ def settle(margin, scale, out):
 
 
 @device
-def record_approval(engine, journal_row, judge, out):
-    """Keep an approval with its transaction, for its duplicates."""
+def record_verdict(engine, journal_row, out, verdict):
+    """Keep a decision with its transaction, for its duplicates."""
     numbers = float_rows_of(engine, JOURNAL)
     numbers[journal_row, JOURNAL_MARGIN] = out[MARGIN]
     numbers[journal_row, JOURNAL_SCORE] = out[SCORE]
-    int_rows_of(engine, JOURNAL)[journal_row, JOURNAL_VERDICT] = judge[APPROVAL]
+    int_rows_of(engine, JOURNAL)[journal_row, JOURNAL_VERDICT] = verdict
+
+
+@device
+def verdict_on(status, judge):
+    """The word of a decision that needs nobody's opinion; 0 where it does."""
+    if status == APPROVED:
+        return judge[APPROVAL]
+    return judge[AFTERMATH] if status == LIFECYCLE else np.int64(0)
 
 
 @device
@@ -133,11 +142,11 @@ def is_new(engine, ints):
 
 @device
 def log_observed(log, ints, numbers, i, status, judge, out):
-    """Log a transaction that was remembered, with its approval where that is settled."""
-    if status == APPROVED:
-        log_event(log, ints, numbers, i, out[MARGIN], out[SCORE], judge[APPROVAL])
-    elif status == SCORED or status == LIFECYCLE:
+    """Log a transaction that was remembered, with its decision where that is settled."""
+    if status == SCORED:
         log_event(log, ints, numbers, i, np.nan, np.nan, 0)
+    elif status == APPROVED or status == LIFECYCLE:
+        log_event(log, ints, numbers, i, out[MARGIN], out[SCORE], verdict_on(status, judge))
 
 
 @device
@@ -207,10 +216,10 @@ def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, ou
         margin = call_float32(judge[FOREST], engine[ROW * ADDRESS_WORDS], judge[FOREST_TABLES])
         if settle(margin, scale, out):
             status = APPROVED
-            if record == 1:
-                record_approval(engine, journal_row, judge, out)
         lap(latency, MODEL, started)
     if record == 1:
+        if status == APPROVED or status == LIFECYCLE:
+            record_verdict(engine, journal_row, out, verdict_on(status, judge))
         log_observed(log, ints, numbers, 0, status, judge, out)
     return np.int64(status), np.int64(journal_row)
 
@@ -255,11 +264,12 @@ def observe_many(ints, numbers, start, record, rows, engine, seen):
 @kernel("void(float32[::1], int64, int64[::1], int64[::1], float64[::1], int64[:, ::1], float64[:, ::1])")
 def settle_many(margins, record, engine, judge, scale, seen, out):
     """
-    Calibrate margins, and approve what needs nobody's opinion.
+    Calibrate margins, and settle what needs nobody's opinion.
 
     Parameters
     ----------
     margins : float32[n]
+        NaN where the model did not say.
     seen : int64[n, 2]
         Of `observe_many`; `SCORED` becomes `APPROVED` where that is so.
     out : float64[n, 2]
@@ -268,11 +278,10 @@ def settle_many(margins, record, engine, judge, scale, seen, out):
     margins, engine, judge, scale = borrowed(margins), borrowed(engine), borrowed(judge), borrowed(scale)
     seen, out = borrowed(seen), borrowed(out)
     for i in range(margins.shape[0]):
-        if seen[i, 0] != SCORED or not settle(margins[i], scale, out[i]):
-            continue
-        seen[i, 0] = APPROVED
-        if record == 1:
-            record_approval(engine, seen[i, 1], judge, out[i])
+        if seen[i, 0] == SCORED and settle(margins[i], scale, out[i]):
+            seen[i, 0] = APPROVED
+        if record == 1 and (seen[i, 0] == APPROVED or seen[i, 0] == LIFECYCLE):
+            record_verdict(engine, seen[i, 1], out[i], verdict_on(seen[i, 0], judge))
 
 
 @kernel("void(int64[:, ::1], float64[:, ::1], int64[:, ::1], float64[:, ::1], int64[::1], int64[::1])")

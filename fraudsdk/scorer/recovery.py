@@ -100,8 +100,11 @@ def recover(
     _restore_newest_snapshot(directory, identity, engine, recorder, found)
     segments = [each for each in directory.segments() if until is None or each[0] < until]
     if until is None and segments and not has_record(segments[-1][1], segments[-1][0]):
-        first, path = segments.pop()
-        _put_aside(path, 0, found)
+        _, path = segments.pop()
+        if path.stat().st_size > 8 * HEADER_WORDS:
+            _put_aside(path, 0, found)
+        else:  # begun, and nothing written to it yet
+            path.unlink()
     for place, (first, path) in enumerate(segments):
         is_last = place == len(segments) - 1
         ends = until if is_last else segments[place + 1][0]
@@ -110,7 +113,7 @@ def recover(
         if first > found.sequence:
             raise CorruptStateError(
                 f"{directory.path} lacks the changes {found.sequence} to {first - 1} of state: the log goes on in "
-                f"{path.name}; put the missing segments back, or start in a new directory"
+                f"{path.name}; put the missing segments back, or start in a new directory{_also(found)}"
             )
         segment = read_segment(path, first, ends)
         require_identity(path, identity_of(segment), identity, of_log=True)
@@ -119,6 +122,11 @@ def recover(
             _put_aside(path, segment.words.nbytes, found)
     found.undecided = [each for each in found.undecided if not engine.verdict_of(each.journal_row, each.key).verdict]
     return found
+
+
+def _also(found: Recovered) -> str:
+    """What went wrong before, at the end of what is wrong now."""
+    return "".join(f"; {problem}" for problem in found.problems)
 
 
 def _restore_newest_snapshot(

@@ -78,7 +78,6 @@ class _Seen:
     """What is known of a transaction once it has been read, remembered and, mostly, scored."""
 
     judge: Judge
-    status: int
     key: int
     journal_row: int = -1  # -1: it is not remembered, and neither will be what is decided
     row: npt.NDArray[np.float32] | None = None
@@ -497,7 +496,9 @@ class Scorer:
             amount_of=self._encoder.amount_major,
         )
         version = "none" if model is None else model.version
-        approved = self._recorder.pack(approval("", 0.0, 0.0, version))
+        approved, aftermath = (
+            self._recorder.pack(each) for each in (approval("", 0.0, 0.0, version), _aftermath("", version))
+        )
         if self._state is not None:
             with self._lock:
                 self._state.log_new_words()  # before the first approval that refers to them
@@ -507,6 +508,7 @@ class Scorer:
             compiled,
             explainer if explainer is not None or model is None else model.explainer,
             approved,
+            aftermath,
         )
 
     # --- the path of a transaction -----------------------------------------------------------------------------------
@@ -582,6 +584,9 @@ class Scorer:
                     margin, score = self._out.tolist()
                     named = id_of(sent if transaction is None else transaction)
                     return self._promised(approval(named, score, margin, judge.version), because, record)
+                if status == LIFECYCLE:
+                    named = id_of(sent if transaction is None else transaction)
+                    return self._promised(_aftermath(named, judge.version), because, record)
                 if status == kernels.UNREAD:
                     return None
                 key = int(self._ints[0, TRANSACTION_KEY])
@@ -596,19 +601,17 @@ class Scorer:
                 else:
                     self._under_way.add(key)
                 margin, score = self._out.tolist()
-                return _Seen(judge, status, key, journal_row, self._row.copy(), margin, score, because=because)
+                return _Seen(judge, key, journal_row, self._row.copy(), margin, score, because=because)
         except InvalidTransactionError:
             raise
         except Exception as error:  # not the caller's fault: a decision is due whatever broke
-            return _Seen(judge, SCORED, 0, failed=f"{stage}: {_described(error)}")
+            return _Seen(judge, 0, failed=f"{stage}: {_described(error)}")
 
     def _judged(self, seen: _Seen, sent: Sent, deadline: Deadline | None) -> Decision:
         judge, row, margin, score, stage = seen.judge, seen.row, seen.margin, seen.score, "model"
         try:
             if seen.failed is not None:
                 return self._fallback(judge, sent, row, seen.failed)
-            if seen.status == LIFECYCLE:
-                return _lifecycle(judge, sent.transaction_id)
             assert row is not None
             if judge.model is None:
                 return self._fallback(judge, sent, row, "model: none is loaded")
@@ -666,20 +669,24 @@ class Scorer:
                     break
                 self._engine.grow()
             seen = seen[:n]
+            margins = np.full(n, np.nan, np.float32)
             try:
                 if judge.model is not None:
                     margins = judge.model.margins(rows[:n])
-                    kernels.settle_many(margins, record, self._context, judge.words, judge.scale, seen, out)
             except Exception as error:  # not the caller's fault: a decision is due whatever broke
                 failed = f"model: {_described(error)}"
+            kernels.settle_many(margins, record, self._context, judge.words, judge.scale, seen, out)
             if record:
                 kernels.log_many(ints, numbers, seen, out, judge.words, self._log)
             open_rows = np.flatnonzero(seen[:, 0] != kernels.APPROVED)
-            under_way = ints[open_rows[seen[open_rows, 0] != DUPLICATE], TRANSACTION_KEY].tolist() if record else []
+            under_way = ints[open_rows[seen[open_rows, 0] == SCORED], TRANSACTION_KEY].tolist() if record else []
             self._under_way.update(under_way)
             self._supply_pages()
         try:
             for i in open_rows.tolist():
+                if seen[i, 0] == LIFECYCLE:
+                    batch.single_out(first + i, _aftermath(batch.encoded.transaction_ids[first + i], judge.version))
+                    continue
                 one_sent = Sent(batch.encoded.transaction_ids[first + i], partial(batch.sent.row, first + i))
                 status, journal_row = seen[i].tolist()
                 key = int(ints[i, TRANSACTION_KEY])
@@ -688,8 +695,7 @@ class Scorer:
                         batch.single_out(first + i, self._recorded(one_sent, key, journal_row, None))
                     continue
                 margin, score = out[i].tolist()
-                why = failed if status == SCORED else None
-                one = _Seen(judge, status, key, journal_row if record else -1, rows[i], margin, score, why)
+                one = _Seen(judge, key, journal_row if record else -1, rows[i], margin, score, failed)
                 batch.single_out(first + i, self._settled_by_policy(one, one_sent, None))
         except BaseException:
             self._abandon(*under_way)
@@ -742,7 +748,7 @@ class Scorer:
         if self._state is None or self._judge.policy.reads_transaction:
             return
         for each in self._state.recovered.undecided:
-            seen = _Seen(self._judge, SCORED, each.key, each.journal_row, each.row)
+            seen = _Seen(self._judge, each.key, each.journal_row, each.row)
             self._settled_by_policy(seen, Sent("", dict), None)
 
     def _room_for(self, n_events: int) -> str:
@@ -817,14 +823,15 @@ def _unkept(decision: Decision, because: str) -> Decision:
     return replace(decision, degraded=True, degraded_because=why)
 
 
-def _lifecycle(judge: Judge, transaction_id: str) -> Decision:
+def _aftermath(transaction_id: str, model_version: str) -> Decision:
+    """Of a reversal or chargeback, which is not itself judged."""
     return Decision(
         transaction_id=transaction_id,
         outcome=Outcome.APPROVE,
         score=math.nan,
         margin=math.nan,
         reasons=(),
-        model_version=judge.version,
+        model_version=model_version,
         decided_by="lifecycle",
     )
 
