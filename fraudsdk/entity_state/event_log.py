@@ -16,11 +16,13 @@ import contextlib
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
+from fraudsdk._pages import populate
 from fraudsdk.config import Durability
 from fraudsdk.domain.fields import RecordLayout
 from fraudsdk.entity_state import log_kernels
@@ -124,10 +126,11 @@ class EventLog:
         self._segment: _Segment | None = None
         self._trouble = ""
         self._is_urgent = self._is_closing = False
-        self._writer = threading.Thread(target=self._write_until_closed, name="fraudsdk-event-log", daemon=True)
+        for buffer in self._buffers:
+            populate(buffer.ctypes.data, buffer.nbytes)
+        self._writer = threading.Thread(target=self._run, name="fraudsdk-event-log", daemon=True)
         self._writer.start()
-        # In a child the writer does not run: nothing may be promised there.
-        os.register_at_fork(after_in_child=self._abandon)
+        _open_logs.add(self)
 
     @property
     def sequence(self) -> int:
@@ -162,28 +165,31 @@ class EventLog:
         StateUnavailableError
             It could not be written in time: says how many records are lost.
         """
+        _open_logs.discard(self)
         with self._lock:
             self.words[LOG_CAPACITY] = 0  # no more events
             self._is_closing = self._is_urgent = True
             self._wanted.notify_all()
-            if self._writer.is_alive():
-                self._written.wait_for(lambda: self._durable >= self.sequence, timeout_s)
-            lost = self.sequence - self._durable
-        self._writer.join(0.0 if lost else timeout_s)
-        if self._segment is not None and not lost:
-            self._segment.close()
+            self._written.wait_for(lambda: self._durable >= self.sequence or not self._writer.is_alive(), timeout_s)
+            lost, trouble = self.sequence - self._durable, self._trouble
+            self._trouble = "the log was closed"
         if lost:
             raise StateUnavailableError(
-                f"{lost} changes of state could not be written: {self._trouble or 'the writer stopped'}; free the disk of "
+                f"{lost} changes of state could not be written: {trouble or 'the disk is slow'}; free the disk of "
                 f"{self._directory.path}"
             )
+        self._writer.join()
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
 
     def _point_at(self, buffer: int) -> None:
         self._active = buffer
         self.words[LOG_BUFFER] = self._buffers[buffer].ctypes.data
         self.words[LOG_USED] = 0
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """In a forked child, where the writer does not run: promise nothing any more."""
         # The lock may be held by a thread that the child does not have: touch nothing else.
         self.words[LOG_CAPACITY] = 0
         self._trouble = "this process was forked from the one that writes the log"
@@ -191,11 +197,22 @@ class EventLog:
     def _wait(self, is_so: Callable[[], bool], timeout_s: float) -> bool:
         if is_so():
             return True
+        if not self._writer.is_alive():
+            return False
         self._is_urgent = True
         self._wanted.notify()
         return bool(self._written.wait_for(is_so, timeout_s))
 
     # --- the writer's thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._write_until_closed()
+        except BaseException as error:  # a defect, or the interpreter ends: whoever waits must hear of it
+            with self._lock:
+                self._trouble = f"its writer stopped ({type(error).__name__})"
+                self._written.notify_all()
+            raise
 
     def _write_until_closed(self) -> None:
         while True:
@@ -211,10 +228,13 @@ class EventLog:
                 self._point_at(1 - self._active)
                 self._written.notify_all()  # there is room again
             log_kernels.seal(group)
+            segment = self._segment
             self._write_somehow(group, first)
             with self._lock:
                 self._durable = end
                 self._written.notify_all()
+            if self._segment is not segment:
+                self._on_segment(first)
 
     def _write_somehow(self, group: Words, first: int) -> None:
         retry_s = _FIRST_RETRY_S
@@ -237,7 +257,6 @@ class EventLog:
             self._segment = None
         if self._segment is None:
             self._segment = _Segment(self._directory, self._header(first), first)
-            self._on_segment(first)
         self._segment.append(group, sync=self.durability is not Durability.NONE)
 
     def _header(self, first: int) -> Words:
@@ -250,6 +269,18 @@ class EventLog:
         header[HEADER_IDENTITY:HEADER_CHECKSUM] = np.frombuffer(self._identity.record + self._identity.key, "<i8")
         header[HEADER_CHECKSUM] = log_kernels.checksum(header[:HEADER_CHECKSUM])
         return header
+
+
+_open_logs: weakref.WeakSet[EventLog] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for log in _open_logs:
+        log.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
 
 
 class _Segment:

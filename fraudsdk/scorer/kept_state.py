@@ -16,7 +16,7 @@ from fraudsdk.entity_state.event_log import BUFFER_WORDS, SEGMENT_BYTES, EventLo
 from fraudsdk.entity_state.log_format import AMENDMENT_WORDS, RECORD_WORDS, VERDICT_WORDS, WORD, Words, word_of
 from fraudsdk.entity_state.snapshot import write_snapshot
 from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
-from fraudsdk.errors import StateUnavailableError
+from fraudsdk.errors import StateError, StateUnavailableError
 from fraudsdk.features.engine import FeatureEngine, Recorded
 from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.scorer.recovery import Recovered, recover
@@ -92,6 +92,7 @@ class KeptState:
         self._lock = lock
         self._n_words_logged = len(recorder.words)
         self._compaction: threading.Thread | None = None
+        self._is_closed = False
         self.n_verdicts_not_kept = 0
         self.n_failed_snapshots = 0
 
@@ -166,6 +167,9 @@ class KeptState:
         StateUnavailableError
             Some of the log could not be written.
         """
+        if self._is_closed:
+            return
+        self._is_closed = True
         try:
             self.log.close()
             if self._compaction is not None:
@@ -184,10 +188,9 @@ class KeptState:
         is_running = self._compaction is not None and self._compaction.is_alive()
         if is_running or segment - self._last_snapshot() < RECORDS_PER_SNAPSHOT:
             return
-        self._compaction = threading.Thread(
-            target=self._compact, args=(segment,), name="fraudsdk-snapshot", daemon=True
-        )
-        self._compaction.start()
+        compaction = threading.Thread(target=self._compact, args=(segment,), name="fraudsdk-snapshot", daemon=True)
+        compaction.start()
+        self._compaction = compaction
 
     def _compact(self, until: int) -> None:
         """
@@ -195,8 +198,12 @@ class KeptState:
 
         For that time the state is in memory twice.
         """
-        engine, recorder = self._make_engine(), DecisionRecorder()
-        found = recover(self._directory, self._identity, engine, recorder, until=until)
+        try:
+            engine, recorder = self._make_engine(), DecisionRecorder()
+            found = recover(self._directory, self._identity, engine, recorder, until=until)
+        except (OSError, StateError, MemoryError):  # what is kept already stays, and grows: counted
+            self.n_failed_snapshots += 1
+            return
         self._write_snapshot(engine, recorder, found.sequence)
 
     def _write_snapshot(self, engine: FeatureEngine, recorder: DecisionRecorder, sequence: int) -> None:

@@ -190,7 +190,12 @@ class Scorer:
         self._lock = threading.Lock()
         self._state = kept_state_of(config, self._encoder, self._engine, self._recorder, self._lock)
         self._log = kernels.NO_LOG if self._state is None else self._state.words
-        self._judge = self._judge_of(model, policy, explainer)
+        try:
+            self._judge = self._judge_of(model, policy, explainer)
+        except BaseException:
+            if self._state is not None:
+                self._state.close()
+            raise
         self._twin_settled = threading.Condition(self._lock)  # only duplicates of what is under way wait here
         self._sink_lock = threading.Lock()  # a sink is called from one thread at a time
         self._under_way: set[int] = set()
@@ -804,7 +809,7 @@ class Scorer:
         if decision is None:
             self._failures["degraded"] += 1
             decision = self._fallback(self._judge, sent, None, "duplicate: its first decision is not known")
-        return replace(decision, duplicate=True)
+        return self._promised(replace(decision, duplicate=True), "", True)
 
     def _tell(self, *decisions: Decision) -> None:
         if self._sink is None or not decisions:
