@@ -249,6 +249,7 @@ class Scorer:
         self._supply_pages()  # beside the rest
         self._engine.warm_up()
         warm_up("fraudsdk.encoding.")
+        warm_up("fraudsdk.entity_state.")
         warm_up("fraudsdk.scorer.")
         if self._judge.model is not None:
             self._judge.model.warm_up()
