@@ -137,14 +137,15 @@ def test_an_upgraded_kernel_is_not_served_from_yesterdays_cache(host):
 
 
 USE = """
-import json, sys
+import json, os, sys
 from fraudsdk import Scorer, ScorerConfig
 
 def sent(i, **more):
     return {"transaction_id": f"t-{i}", "card_id": f"c-{i % 7}", "user_id": f"u-{i % 5}", "merchant_id": "m-1",
             "amount": "12.50", "currency": "EUR", "event_time_us": 1_700_000_000_000_000 + i * 1_000_000, **more}
 
-scorer = Scorer.open(ScorerConfig(model=MODEL, policy=POLICY))
+scorer = Scorer.open(ScorerConfig(model=MODEL, policy=POLICY, hash_key=b"of more than sixteen bytes",
+                                  state_dir=f"{STATE}-{os.getpid()}", durability="sync"))
 opened = set(sys.modules)
 degraded = []
 first = scorer.score(sent(0))
@@ -155,6 +156,7 @@ degraded.append(scorer.score(sent(1)).degraded)
 degraded += [each.degraded for each in scorer.score_batch([sent(i) for i in range(4, 40)])]
 scorer.explain(sent(50))
 scorer.feedback("t-1", is_fraud=True, declined=False)
+scorer.close()
 late = sorted(name for name in set(sys.modules) - opened)
 print(json.dumps({"late": late, "numba": "numba" in sys.modules, "degraded": sum(degraded),
                   "reviewed": first.outcome.name == "REVIEW" and bool(first.reasons)}))
@@ -175,6 +177,7 @@ def test_an_open_scorer_imports_and_compiles_nothing_more(artefact, host):
     """
     (host / "policy.toml").write_text(EXPLAINS_EVERY_DECISION)
     program = USE.replace("MODEL", repr(str(artefact))).replace("POLICY", repr(str(host / "policy.toml")))
+    program = program.replace("{STATE}", str(host / "state"))
     kept = Path.home() / ".cache" if "XDG_CACHE_HOME" not in os.environ else Path(os.environ["XDG_CACHE_HOME"])
     named = {name: os.environ[name] for name in ("FRAUDSDK_CACHE_DIR", "NUMBA_CACHE_DIR") if name in os.environ}
     # The first leaves nothing to compile for the second.
