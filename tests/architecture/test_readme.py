@@ -17,12 +17,22 @@ def blocks(root, language):
 
 def test_the_ten_lines_give_a_decision(request):
     root = request.config.rootpath
-    (program,) = blocks(root, "python")
+    program, _ = blocks(root, "python")
 
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
 
     assert 0 == done.returncode, done.stderr
     assert re.match(r"Outcome\.(APPROVE|REVIEW|DECLINE) 0\.\d+", done.stdout)
+
+
+def test_state_outlives_the_process(request, tmp_path):
+    root = request.config.rootpath
+    _, program = blocks(root, "python")
+    program = program.replace('"state"', repr(str(tmp_path / "state")))
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
+
+    assert "first False\nsecond True\n" == done.stdout, done.stderr
 
 
 def test_the_declared_features_are_a_feature_set(request):
