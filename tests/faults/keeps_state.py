@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from fraudsdk import Scorer, ScorerConfig
+from fraudsdk.scorer import kept_state
 from fraudsdk.simulation import SimulationSpec, simulate
 
 HASH_KEY = b"a key that outlives the process"
@@ -47,10 +49,17 @@ def go_on(scorer: Scorer, transactions: list[dict], answered=lambda n: None) -> 
 
 
 def main(state_dir: str, artefact: str, durability: str, n: str, seed: str) -> None:
+    # So that it is killed while segments end, snapshots are taken and old files are removed, too.
+    kept_state.SEGMENT_BYTES, kept_state.RECORDS_PER_SNAPSHOT = 40_000, 400
     config = ScorerConfig(model=artefact, hash_key=HASH_KEY, state_dir=state_dir, durability=durability)
     with Scorer.open(config) as scorer:
         os.write(1, b"0\n")  # open
-        go_on(scorer, plan(int(n), int(seed)), lambda n: os.write(1, b"%d\n" % n))
+
+        def answered(n: int) -> None:
+            os.write(1, b"%d\n" % n)
+            time.sleep(0.001)  # as long as a snapshot needs, in all
+
+        go_on(scorer, plan(int(n), int(seed)), answered)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -53,6 +54,7 @@ def run_until_killed(state_dir, artefact, durability, after_answers) -> int:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "PYTHONPATH": str(HOST.parents[2])},
     )
     answered = 0
     for count, line in enumerate(host.stdout, -1):
@@ -85,6 +87,7 @@ def test_a_killed_host_goes_on_from_a_prefix(tmp_path, artefact, transactions, d
             # The comparison can fail: one transaction less is another state.
             assert oracle(artefact, transactions, n - 1)["pool"] != found["pool"]
 
+    assert list(state_dir.glob("*.fssnap")), "no snapshot was taken"
     with Scorer.open(config) as scorer:
         go_on(scorer, transactions)
         assert oracle(artefact, transactions, N) == remembered(scorer)
