@@ -40,9 +40,9 @@ _CHECKSUM: Final = _SECTIONS + 2 * _N_SECTIONS
 HEADER_WORDS: Final = _CHECKSUM + 1
 # The more frequent mistake first: a wrong key explains more than another feature set does.
 _WHAT_DIFFERS: Final = (
-    ("key", "hash_key", "open it with the key that it was kept with"),
-    ("record", "fields or vocabulary", "open it with the model that it was kept for, or start in a new directory"),
-    ("state", "feature set", "open it with the feature set that it was kept for, or let it be built from the log"),
+    ("key", "another hash_key", "open it with the key that it was kept with"),
+    ("record", "other fields or another vocabulary", "open it with the model that it was kept for, or start in a new directory"),
+    ("state", "another feature set", "open it with the feature set that it was kept for, or let it be built from the log"),
 )
 
 DecisionWords = Sequence[tuple[str, Any]]
@@ -161,7 +161,7 @@ def require_identity(path: Path, kept: StateIdentity, asked: StateIdentity, *, o
     """
     for name, what, remedy in _WHAT_DIFFERS[: 2 if of_log else 3]:
         if getattr(kept, name) != getattr(asked, name):
-            raise StateError(f"{path} was kept with another {what}; {remedy}")
+            raise StateError(f"{path} was kept with {what}; {remedy}")
 
 
 def restore(memory: EntityMemory, snapshot: Snapshot, sections: Sequence[Words]) -> DecisionWords:

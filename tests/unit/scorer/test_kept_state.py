@@ -264,7 +264,7 @@ def test_another_feature_set_of_other_fields_is_refused(opened, tmp_path):
     before.score(purchase(1))
     before.close()
 
-    with pytest.raises(StateError, match="was kept with another fields or vocabulary"):
+    with pytest.raises(StateError, match="was kept with other fields or another vocabulary"):
         opened(**without_a_model(tmp_path, whole.without("balance", "amount_to_balance")))
 
 
