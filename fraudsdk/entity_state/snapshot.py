@@ -41,8 +41,16 @@ HEADER_WORDS: Final = _CHECKSUM + 1
 # The more frequent mistake first: a wrong key explains more than another feature set does.
 _WHAT_DIFFERS: Final = (
     ("key", "another hash_key", "open it with the key that it was kept with"),
-    ("record", "other fields or another vocabulary", "open it with the model that it was kept for, or start in a new directory"),
-    ("state", "another feature set", "open it with the feature set that it was kept for, or let it be built from the log"),
+    (
+        "record",
+        "other fields or another vocabulary",
+        "open it with the model that it was kept for, or start in a new directory",
+    ),
+    (
+        "state",
+        "another feature set",
+        "open it with the feature set that it was kept for, or let it be built from the log",
+    ),
 )
 
 DecisionWords = Sequence[tuple[str, Any]]
