@@ -111,11 +111,7 @@ class _Batch:
 
     def decisions(self) -> Decisions:
         margins, scores = self.out.T
-        decisions = Decisions(self.encoded.transaction_ids, scores, margins, self.judge.version, self._singled_out)
-        if not self.because:
-            return decisions
-        unkept = {row: _unkept(decision, self.because) for row, decision in enumerate(decisions)}
-        return Decisions(self.encoded.transaction_ids, scores, margins, self.judge.version, unkept)
+        return Decisions(self.encoded.transaction_ids, scores, margins, self.judge.version, self._singled_out)
 
 
 class Scorer:
@@ -351,6 +347,8 @@ class Scorer:
         with self._lock:
             batch.because = batch.because or self._settled()
         decisions = batch.decisions()
+        if batch.because:
+            decisions = self._unkept(decisions, batch.because)
         if record and self._sink is not None:
             told = decisions[:]
             for first in range(0, len(told), _TOLD_AT_ONCE):  # a bounded queue refuses more at once than it holds
@@ -775,7 +773,17 @@ class Scorer:
     def _promised(self, decision: Decision, because: str, record: bool) -> Decision:
         """A decision once its transaction is kept, or with why it is not.  Called under the lock."""
         because = because or (self._settled() if record else "")
-        return _unkept(decision, because) if because else decision
+        if not because:
+            return decision
+        self._failures["degraded"] += not decision.degraded
+        return _unkept(decision, because)
+
+    def _unkept(self, decisions: Decisions, because: str) -> Decisions:
+        """Decisions of a batch that is not, or not surely, kept."""
+        told = {row: _unkept(decision, because) for row, decision in enumerate(decisions)}
+        with self._lock:
+            self._failures["degraded"] += sum(not decision.degraded for decision in decisions)
+        return Decisions(decisions.transaction_ids, decisions.scores, decisions.margins, "", told)
 
     def _keep(self, decision: Decision, seen: _Seen, policy_ns: int) -> Decision:
         """Record a decision for its duplicates, and count it where it is less than a full one."""

@@ -414,6 +414,7 @@ def test_what_cannot_be_logged_is_not_remembered_and_said(opened, full_disk):
     batch = scorer.score_batch([purchase(number) for number in range(100, 110)])
     assert all(d.degraded and "state: log is full" in d.degraded_because for d in batch)
     assert len(kept) == scorer.counters()["events"]
+    assert len(lost) + len(batch) == scorer.counters()["degraded"]
 
     full_disk.full = False
     while scorer.score(purchase(200)).degraded:
