@@ -125,7 +125,8 @@ class EventLog:
         self._durable = sequence  # every record before this one is where `durability` wants it
         self._segment: _Segment | None = None
         self._trouble = ""
-        self._is_urgent = self._is_closing = False
+        self._began = 0  # first record of the segment that was begun last
+        self._is_urgent = self._is_closing = self._is_given_up = False
         for buffer in self._buffers:
             populate(buffer.ctypes.data, buffer.nbytes)
         self._writer = threading.Thread(target=self._run, name="fraudsdk-event-log", daemon=True)
@@ -154,34 +155,45 @@ class EventLog:
 
     def wait_until_durable(self, sequence: int, timeout_s: float) -> bool:
         """Wait, under the lock, until every record before `sequence` is on disk; False when it is not in time."""
-        return self._wait(lambda: self._durable >= sequence, timeout_s)
+        return self._durable >= sequence or self._wait(lambda: self._durable >= sequence, timeout_s)
 
     def close(self, timeout_s: float = 10.0) -> None:
         """
-        Write what there is, and end.
+        Write what there is, and end; nothing is taken any more.
 
         Raises
         ------
         StateUnavailableError
-            It could not be written in time: says how many records are lost.
+            It could not be written in time: says how many records are lost.  Or whoever calls interrupts a call that holds the
+            lock, as a signal handler may: close from elsewhere.
         """
-        _open_logs.discard(self)
-        with self._lock:
-            self.words[LOG_CAPACITY] = 0  # no more events
+        if not self._lock.acquire(timeout=timeout_s):
+            raise StateUnavailableError(
+                "a call is under way and does not end; close the scorer outside of signal handlers"
+            )
+        try:
+            self.words[LOG_CAPACITY] = 0
             self._is_closing = self._is_urgent = True
+            end = self.sequence
             self._wanted.notify_all()
-            self._written.wait_for(lambda: self._durable >= self.sequence or not self._writer.is_alive(), timeout_s)
-            lost, trouble = self.sequence - self._durable, self._trouble
-            self._trouble = "the log was closed"
-        if lost:
+            self._written.wait_for(lambda: self._durable >= end or not self._writer.is_alive(), timeout_s)
+            lost, trouble = end - self._durable, self._trouble
+            self._is_given_up = True
+            self._trouble = "it was closed"
+        finally:
+            self._lock.release()
+        # The directory is another's from now on: nothing may be written to it later.
+        self._writer.join(timeout_s)
+        if lost or self._writer.is_alive():
             raise StateUnavailableError(
                 f"{lost} changes of state could not be written: {trouble or 'the disk is slow'}; free the disk of "
                 f"{self._directory.path}"
             )
-        self._writer.join()
-        if self._segment is not None:
-            self._segment.close()
-            self._segment = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is written any more."""
+        return not self._writer.is_alive()
 
     def _point_at(self, buffer: int) -> None:
         self._active = buffer
@@ -192,30 +204,36 @@ class EventLog:
         """In a forked child, where the writer does not run: promise nothing any more."""
         # The lock may be held by a thread that the child does not have: touch nothing else.
         self.words[LOG_CAPACITY] = 0
+        self._is_closing = True
         self._trouble = "this process was forked from the one that writes the log"
+        self._directory.close()  # the child's descriptor, which would hold the lock after its parent
 
     def _wait(self, is_so: Callable[[], bool], timeout_s: float) -> bool:
+        if self._is_closing or not self._writer.is_alive():
+            return False
         if is_so():
             return True
-        if not self._writer.is_alive():
-            return False
         self._is_urgent = True
         self._wanted.notify()
-        return bool(self._written.wait_for(is_so, timeout_s))
+        # While the disk refuses, nobody waits: it will not be otherwise in milliseconds.
+        answered = self._written.wait_for(lambda: is_so() or bool(self._trouble), timeout_s)
+        return bool(answered and is_so() and not self._is_closing)
 
     # --- the writer's thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             self._write_until_closed()
-        except BaseException as error:  # a defect, or the interpreter ends: whoever waits must hear of it
+        finally:  # it was closed; or there was a defect, and whoever waits must hear of it
             with self._lock:
-                self._trouble = f"its writer stopped ({type(error).__name__})"
+                self._trouble = self._trouble or "its writer stopped"
                 self._written.notify_all()
-            raise
+            if self._segment is not None:
+                with contextlib.suppress(OSError):  # what was promised is there, or was said not to be
+                    self._segment.close()
 
     def _write_until_closed(self) -> None:
-        while True:
+        while not self._is_given_up:
             with self._lock:
                 self._wanted.wait_for(lambda: self._is_urgent, FLUSH_INTERVAL_S)
                 self._is_urgent = False
@@ -228,36 +246,51 @@ class EventLog:
                 self._point_at(1 - self._active)
                 self._written.notify_all()  # there is room again
             log_kernels.seal(group)
-            segment = self._segment
-            self._write_somehow(group, first)
+            began = self._began
+            if not self._write_somehow(group, first):
+                return
             with self._lock:
                 self._durable = end
                 self._written.notify_all()
-            if self._segment is not segment:
-                self._on_segment(first)
+            if self._began != began:
+                self._on_segment(self._began)
 
-    def _write_somehow(self, group: Words, first: int) -> None:
+    def _write_somehow(self, group: Words, first: int) -> bool:
+        """Try until it is written; False when it was given up."""
         retry_s = _FIRST_RETRY_S
-        while True:
+        while not self._is_given_up:
             try:
                 self._write(group, first)
                 self._trouble = ""
-                return
-            except OSError as error:
-                self._trouble = f"{error.strerror} ({self._directory.path})"
-                if self._segment is not None:
-                    self._segment.give_up()
-                    self._segment = None
+                return True
+            except Exception as error:  # the disk's, or a defect: either way it is not written, and said
+                why = error.strerror if isinstance(error, OSError) else type(error).__name__
+                with self._lock:
+                    self._trouble = f"{why} ({self._directory.path})"
+                    self._written.notify_all()
+                segment, self._segment = self._segment, None
+                if segment is not None:
+                    segment.give_up()
             time.sleep(retry_s)
             retry_s = min(2 * retry_s, _LAST_RETRY_S)
+        return False
 
     def _write(self, group: Words, first: int) -> None:
+        sync = self.durability is not Durability.NONE
         if self._segment is not None and self._segment.n_bytes >= self._segment_bytes:
-            self._segment.close()
-            self._segment = None
+            segment, self._segment = self._segment, None
+            segment.close()
         if self._segment is None:
-            self._segment = _Segment(self._directory, self._header(first), first)
-        self._segment.append(group, sync=self.durability is not Durability.NONE)
+            # One of this name is there only where we could not take back what we began.
+            try:
+                self._segment = _Segment(self._directory, self._header(first), first, is_ours=self._began == first)
+            except FileExistsError:
+                raise
+            except BaseException:
+                self._began = first
+                raise
+            self._began = first
+        self._segment.append(group, sync=sync)
 
     def _header(self, first: int) -> Words:
         header = np.zeros(HEADER_WORDS, np.int64)
@@ -269,6 +302,10 @@ class EventLog:
         header[HEADER_IDENTITY:HEADER_CHECKSUM] = np.frombuffer(self._identity.record + self._identity.key, "<i8")
         header[HEADER_CHECKSUM] = log_kernels.checksum(header[:HEADER_CHECKSUM])
         return header
+
+
+def _sync(descriptor: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(descriptor)  # macOS has no fdatasync
 
 
 _open_logs: weakref.WeakSet[EventLog] = weakref.WeakSet()
@@ -286,29 +323,33 @@ if hasattr(os, "register_at_fork"):
 class _Segment:
     """A segment that is being written."""
 
-    def __init__(self, directory: StateDirectory, header: Words, first: int) -> None:
+    def __init__(self, directory: StateDirectory, header: Words, first: int, *, is_ours: bool) -> None:
         self._path = directory.segment(first)
-        # One of this name can only be there if writing its first group failed.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if is_ours else os.O_EXCL)
         self._descriptor = os.open(self._path, flags, 0o600)
         self.n_bytes = 0
         self._is_empty = True
         try:
             self._write(header)
             directory.sync()
-        except OSError:
+        except BaseException:
             self.give_up()
             raise
 
     def append(self, group: Words, *, sync: bool) -> None:
         self._write(group)
         if sync:
-            os.fdatasync(self._descriptor)
+            _sync(self._descriptor)
         self.n_bytes += group.nbytes
         self._is_empty = False
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        """The next segment may outlast a power cut, so this one must."""
+        descriptor, self._descriptor = self._descriptor, -1
+        try:
+            _sync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def give_up(self) -> None:
         """Take back what was not written whole; where even that fails, the next segment says where this one ends."""
@@ -317,8 +358,9 @@ class _Segment:
                 self._path.unlink()
             else:
                 os.ftruncate(self._descriptor, 8 * HEADER_WORDS + self.n_bytes)
+        descriptor, self._descriptor = self._descriptor, -1
         with contextlib.suppress(OSError):
-            os.close(self._descriptor)
+            os.close(descriptor)
 
     def _write(self, words: Words) -> None:
         left = bytes_of(words)

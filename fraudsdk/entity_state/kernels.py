@@ -908,6 +908,8 @@ def journal_remove(journal, index, row):
     mask = index.shape[0] - 1
     i = journal[row, JOURNAL_KEY] & mask
     while index[i] != row + 1:
+        if index[i] == 0:  # a row that was empty: of a journal that was smaller when it was kept
+            return
         i = (i + 1) & mask
     j = i
     while True:

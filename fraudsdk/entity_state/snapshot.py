@@ -53,7 +53,7 @@ _WHAT_DIFFERS: Final = (
     ),
 )
 
-DecisionWords = Sequence[tuple[str, Any]]
+DecisionWords = Sequence[tuple[str, int, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def write_snapshot(
     path = directory.snapshot(sequence)
     aside = path.with_suffix(".tmp")
     try:
-        with open(aside, "wb", opener=_private) as file:
+        with open(aside, "wb", opener=private) as file:
             for part in (header, *sections):
                 file.write(bytes_of(part))
             file.flush()
@@ -206,7 +206,8 @@ def _words_of(path: Path) -> Words:
     return np.fromfile(path, "<i8").astype(np.int64, copy=False)
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """Open a file that nobody else may read; for `open`."""
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 

@@ -42,7 +42,9 @@ class StateIdentity:
         return cls(
             hashlib.blake2b(record, digest_size=DIGEST_BYTES).digest(),
             hashlib.blake2b(record + b"\0" + state, digest_size=DIGEST_BYTES).digest(),
-            hashlib.blake2b(b"fraudsdk state", key=hash_key[:64], digest_size=DIGEST_BYTES).digest(),
+            hashlib.blake2b(
+                b"fraudsdk state", key=hashlib.blake2b(hash_key).digest(), digest_size=DIGEST_BYTES
+            ).digest(),
         )
 
 
@@ -106,7 +108,9 @@ class StateDirectory:
 
     def close(self) -> None:
         """Let another process have it."""
-        os.close(self._lock)
+        descriptor, self._lock = self._lock, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _named(self, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
         found = ((pattern.fullmatch(path.name), path) for path in self.path.iterdir())

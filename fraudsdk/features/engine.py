@@ -290,6 +290,11 @@ class FeatureEngine:
         journal_row = (int(self.memory.meta[META_JOURNAL_NEXT]) - 1) % len(self.memory.journal)
         return int(ints[0, TRANSACTION_KEY]), journal_row, row.copy()
 
+    def lacks_verdict(self, journal_row: int, transaction_key: int) -> bool:
+        """Whether a transaction is remembered without a verdict."""
+        words = self.memory.journal[journal_row]
+        return bool(words[JOURNAL_KEY] == transaction_key and not words[JOURNAL_VERDICT])
+
     def verdict_of(self, journal_row: int, transaction_key: int) -> Recorded:
         """The verdict that was kept with a transaction; verdict 0 = none was, or it is forgotten."""
         words = self.memory.journal[journal_row]

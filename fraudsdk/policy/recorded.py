@@ -35,7 +35,7 @@ _DECIDER: Final = "decider"
 class _Words(Generic[W]):
     """Numbers for words, in order of appearance; 0 = one that came after the table was full."""
 
-    def __init__(self, bits: int, unknown: W, told: Callable[[W], None]) -> None:
+    def __init__(self, bits: int, unknown: W, told: Callable[[int, W], None]) -> None:
         self._limit = 1 << bits
         self._told = told
         self._words: list[W] = [unknown]
@@ -49,9 +49,17 @@ class _Words(Generic[W]):
         with self._lock:
             if word not in self._numbers and len(self._words) < self._limit:
                 self._words.append(word)
-                self._told(word)
+                self._told(len(self._words) - 1, word)
                 self._numbers[word] = len(self._words) - 1
             return self._numbers.get(word, 0)
+
+    def learn(self, number: int, word: W) -> None:
+        """Let a word have the number that it was recorded by."""
+        with self._lock:
+            self._words += [self._words[0]] * (number + 1 - len(self._words))
+            self._words[number] = word
+            self._numbers[word] = number
+            self._told(number, word)
 
     def word(self, number: int) -> W:
         """What has a number; the unknown word where a crash came between a decision and its words."""
@@ -62,26 +70,26 @@ class DecisionRecorder:
     """Packs decisions into words of the journal and back.  Safe to share between threads."""
 
     def __init__(self) -> None:
-        self._told: list[tuple[str, Any]] = []
+        self._told: list[tuple[str, int, Any]] = []
         # By their texts: the hash of three strings takes a tenth of that of a reason.
         self._reasons = _Words[tuple[str, str, str] | None](_REASON_BITS, None, partial(self._tell, _REASON))
         self._versions = _Words[str](_WORD_BITS, "unknown", partial(self._tell, _VERSION))
         self._deciders = _Words[str](_WORD_BITS, "unknown", partial(self._tell, _DECIDER))
 
     @property
-    def words(self) -> Sequence[tuple[str, Any]]:
-        """Every word that packed decisions refer to, in order of appearance; it only grows."""
+    def words(self) -> Sequence[tuple[str, int, Any]]:
+        """Table, number and word of everything that packed decisions refer to, in order of appearance; it only grows."""
         return self._told
 
-    def learn(self, table: str, word: Any) -> None:
-        """Take a word of `words` of another recorder, in the order of that: it gets the same number here."""
+    def learn(self, table: str, number: int, word: Any) -> None:
+        """Take a word of `words` of another recorder."""
         if table == _REASON:
-            self._reasons.number(tuple(word))
+            self._reasons.learn(number, tuple(word))
         else:
-            {_VERSION: self._versions, _DECIDER: self._deciders}[table].number(word)
+            {_VERSION: self._versions, _DECIDER: self._deciders}[table].learn(number, word)
 
-    def _tell(self, table: str, word: Any) -> None:
-        self._told.append((table, word))
+    def _tell(self, table: str, number: int, word: Any) -> None:
+        self._told.append((table, number, word))
 
     def pack(self, decision: Decision) -> int:
         """One positive int64 that `unpack` reads."""

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fraudsdk.config import Durability
 from fraudsdk.entity_state import log_kernels
@@ -30,6 +30,8 @@ RECORDS_PER_SNAPSHOT: Final = 1_000_000
 # At a close even a few are: the next start is quicker.
 RECORDS_PER_CLOSING_SNAPSHOT: Final = 20_000
 _SNAPSHOTS_KEPT: Final = 2
+# Of a text that a decision refers to: three of them, of four bytes a character, fit a record.
+_MAX_CHARACTERS: Final = 2_000
 
 
 class KeptState:
@@ -71,10 +73,16 @@ class KeptState:
         self._engine = engine
         self._recorder = recorder
         self._make_engine = make_engine
+        self._lock = lock
+        self._closing = threading.Lock()
+        self._compaction: threading.Thread | None = None
+        self._tried_at = 0  # the last snapshot, or attempt at one
+        self._is_closed = False
+        self.n_verdicts_not_kept = 0
+        self.n_failed_snapshots = 0
         try:
-            self.recovered: Recovered = recover(self._directory, identity, engine, recorder)
-            for problem in self.recovered.problems:
-                warnings.warn(problem, RuntimeWarning, stacklevel=4)
+            self.recovered: Recovered = self._recover()
+            self._n_words_logged = len(recorder.words)
             self.log = EventLog(
                 self._directory,
                 identity,
@@ -89,31 +97,23 @@ class KeptState:
         except BaseException:
             self._directory.close()
             raise
-        self._lock = lock
-        self._n_words_logged = len(recorder.words)
-        self._compaction: threading.Thread | None = None
-        self._is_closed = False
-        self.n_verdicts_not_kept = 0
-        self.n_failed_snapshots = 0
+        for problem in self.recovered.problems:
+            warnings.warn(problem, RuntimeWarning, stacklevel=4)
 
     @property
     def words(self) -> Words:
         """The log, for kernels."""
         return self.log.words
 
-    def wait_for_room(self, n_events: int) -> str:
+    def wait_for_room(self, n_events: int, at_most_s: float = _ROOM_S) -> str:
         """Wait until transactions can be recorded; empty, or why they cannot."""
-        self.log_new_words()
-        return (
-            ""
-            if self.log.wait_for_room(n_events, _ROOM_S)
-            else f"log is full: {self.log.trouble or 'the disk is slow'}"
-        )
+        if self.log.wait_for_room(n_events, min(_ROOM_S, at_most_s)):
+            return ""
+        return f"log is full: {self.log.trouble or 'the disk is slow'}"
 
     def keep_verdict(self, key: int, recorded: Recorded) -> None:
         """Log the decision on a transaction; where there is no room its duplicates will not know it after a crash."""
-        self.log_new_words()
-        if self.log.wait_for_spare_room(VERDICT_WORDS, _ROOM_S):
+        if self.log_new_words() and self.log.wait_for_spare_room(VERDICT_WORDS, _ROOM_S):
             log_kernels.log_verdict(self.words, key, recorded.margin, recorded.score, recorded.verdict)
         else:
             self.n_verdicts_not_kept += 1
@@ -148,15 +148,17 @@ class KeptState:
             "snapshots_that_failed": self.n_failed_snapshots,
         }
 
-    def log_new_words(self) -> None:
-        """Words that verdicts refer to come before the verdicts."""
+    def log_new_words(self) -> bool:
+        """Log the words that verdicts refer to, before the verdicts; False where there is no room for them."""
         words = self._recorder.words
         while self._n_words_logged < len(words):
-            payload = word_of(json.dumps(words[self._n_words_logged]).encode())
+            table, number, word = words[self._n_words_logged]
+            payload = word_of(json.dumps((table, number, _shortened(word)), ensure_ascii=False).encode())
             if not self.log.wait_for_spare_room(RECORD_WORDS + len(payload), _ROOM_S):
-                return
+                return False
             log_kernels.log_words(self.words, WORD, payload)
             self._n_words_logged += 1
+        return True
 
     def close(self) -> None:
         """
@@ -167,29 +169,47 @@ class KeptState:
         StateUnavailableError
             Some of the log could not be written.
         """
-        if self._is_closed:
-            return
-        self._is_closed = True
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
         try:
             self.log.close()
-            if self._compaction is not None:
-                self._compaction.join()
             with self._lock:
                 if self.log.sequence - self._last_snapshot() > RECORDS_PER_CLOSING_SNAPSHOT:
                     self._write_snapshot(self._engine, self._recorder, self.log.sequence)
         finally:
-            self._directory.close()
+            # As long as anything may still be written the directory is nobody else's.
+            if self._compaction is not None:
+                self._compaction.join()
+            if self.log.has_ended:
+                self._directory.close()
+
+    def _recover(self) -> Recovered:
+        try:
+            for left_over in self._directory.path.glob("*.tmp"):  # of a snapshot that a crash cut short
+                left_over.unlink()
+            return recover(self._directory, self._identity, self._engine, self._recorder)
+        except OSError as error:
+            raise StateError(
+                f"state directory {self._directory.path} cannot be read: {error}; see to it, or name another"
+            ) from error
 
     def _last_snapshot(self) -> int:
         return max((sequence for sequence, _ in self._directory.snapshots()), default=1)
 
     def _compact_when_due(self, segment: int) -> None:
-        """A segment was begun; the writer of the log says so."""
+        """A segment was begun; the writer of the log says so, and must not hear of what goes wrong here."""
         is_running = self._compaction is not None and self._compaction.is_alive()
-        if is_running or segment - self._last_snapshot() < RECORDS_PER_SNAPSHOT:
+        if is_running or segment - max(self._tried_at, self.recovered.sequence_of_snapshot) < RECORDS_PER_SNAPSHOT:
             return
+        self._tried_at = segment
         compaction = threading.Thread(target=self._compact, args=(segment,), name="fraudsdk-snapshot", daemon=True)
-        compaction.start()
+        try:
+            compaction.start()
+        except RuntimeError:  # no more threads
+            self.n_failed_snapshots += 1
+            return
         self._compaction = compaction
 
     def _compact(self, until: int) -> None:
@@ -201,29 +221,32 @@ class KeptState:
         try:
             engine, recorder = self._make_engine(), DecisionRecorder()
             found = recover(self._directory, self._identity, engine, recorder, until=until)
-        except (OSError, StateError, MemoryError):  # what is kept already stays, and grows: counted
+            self._write_snapshot(engine, recorder, found.sequence)
+        except Exception:  # the log has everything: it grows, and the next snapshot may succeed
             self.n_failed_snapshots += 1
-            return
-        self._write_snapshot(engine, recorder, found.sequence)
 
     def _write_snapshot(self, engine: FeatureEngine, recorder: DecisionRecorder, sequence: int) -> None:
         try:
             write_snapshot(self._directory, self._identity, engine.memory, recorder.words, sequence)
-        except OSError:  # the log still has everything: the next one may succeed
+            prune(self._directory)
+        except OSError:  # as above
             self.n_failed_snapshots += 1
-            return
-        prune(self._directory)
+
+
+def _shortened(word: Any) -> Any:
+    """A word that surely fits a record: its texts are cut where nobody reads on."""
+    return word[:_MAX_CHARACTERS] if isinstance(word, str) else [each[:_MAX_CHARACTERS] for each in word]
 
 
 def prune(directory: StateDirectory) -> None:
     """Remove snapshots but the newest two, and segments that lie wholly before the older of these."""
     snapshots = directory.snapshots()
     for _, path in snapshots[:-_SNAPSHOTS_KEPT]:
-        path.unlink()
+        path.unlink(missing_ok=True)
     if len(snapshots) < _SNAPSHOTS_KEPT:
         return
     needed_from = snapshots[-_SNAPSHOTS_KEPT][0]
     segments = directory.segments()
     for (_, path), (next_first, _) in pairwise(segments):
         if next_first <= needed_from:
-            path.unlink()
+            path.unlink(missing_ok=True)

@@ -11,18 +11,22 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from fraudsdk.entity_state.log_format import HEADER_WORDS, RECORD_SEQUENCE, WORD, text_of
 from fraudsdk.entity_state.log_reader import Segment, has_record, identity_of, read_segment
-from fraudsdk.entity_state.snapshot import read_snapshot, require_identity, restore
+from fraudsdk.entity_state.snapshot import private, read_snapshot, require_identity, restore
 from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
 from fraudsdk.errors import CorruptStateError, StateError
 from fraudsdk.features import replay_kernels
 from fraudsdk.features.engine import FeatureEngine
 from fraudsdk.policy.recorded import DecisionRecorder
+
+# Rows that are held while their decisions may still come.
+_MANY_UNDECIDED: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ class Recovered:
         Records after it.
     n_torn_bytes : int
         Bytes at the end of the log that were no whole record, and were put aside.
+    sequence_of_snapshot : int
+        Number of the first record that the snapshot does not have.
     undecided : list of Undecided
         Transactions that were remembered when the process died, before their decision was.
     problems : list of str
@@ -67,6 +73,7 @@ class Recovered:
     snapshot: Path | None = None
     n_replayed: int = 0
     n_torn_bytes: int = 0
+    sequence_of_snapshot: int = 1
     undecided: list[Undecided] = field(default_factory=list, repr=False)
     problems: list[str] = field(default_factory=list)
 
@@ -120,8 +127,14 @@ def recover(
         _apply(segment, engine, recorder, found)
         if segment.n_torn_bytes and ends is None:
             _put_aside(path, segment.words.nbytes, found)
-    found.undecided = [each for each in found.undecided if not engine.verdict_of(each.journal_row, each.key).verdict]
+    _drop_decided(engine, found)
     return found
+
+
+def _drop_decided(engine: FeatureEngine, found: Recovered) -> None:
+    """Keep what has no decision yet, of what the journal still has; the newest, if it is more than threads there are."""
+    lacking = [each for each in found.undecided if engine.lacks_verdict(each.journal_row, each.key)]
+    found.undecided = lacking[-_MANY_UNDECIDED // 2 :]
 
 
 def _also(found: Recovered) -> str:
@@ -140,7 +153,8 @@ def _restore_newest_snapshot(
         try:
             snapshot, sections = read_snapshot(path)
         except CorruptStateError as error:
-            found.problems.append(str(error))
+            path.replace(path.with_suffix(".damaged"))  # so that it does not count among those that are kept
+            found.problems.append(f"{error}; it is {path.with_suffix('.damaged').name} now")
             continue
         require_identity(path, snapshot.identity, identity, of_log=True)
         try:
@@ -148,10 +162,11 @@ def _restore_newest_snapshot(
         except StateError as error:  # another feature set: the log may still give its state
             found.problems.append(str(error))
             continue
-        for table, word in restore(engine.memory, snapshot, sections):
-            recorder.learn(table, word)
+        for table, number, word in restore(engine.memory, snapshot, sections):
+            recorder.learn(table, number, word)
         engine.adopt_memory()
-        found.sequence, found.snapshot = sequence, path
+        found.sequence = found.sequence_of_snapshot = sequence
+        found.snapshot = path
         return
 
 
@@ -165,15 +180,17 @@ def _apply(segment: Segment, engine: FeatureEngine, recorder: DecisionRecorder, 
             engine.grow()
         elif why == replay_kernels.UNDECIDED:
             found.undecided.append(Undecided(*engine.newest()))
+            if len(found.undecided) > _MANY_UNDECIDED:
+                _drop_decided(engine, found)
         elif why == replay_kernels.FOR_PYTHON:
             at = _apply_other(segment, at, recorder)
         elif why == replay_kernels.CONTRADICTION:
             raise CorruptStateError(
-                f"{segment.path} has one transaction twice, in record {words[at + RECORD_SEQUENCE]}; it was kept with a larger "
-                "journal_capacity: open it with that"
+                f"{segment.path} has one transaction twice, in record {words[at + RECORD_SEQUENCE]}; it was kept with a smaller "
+                "journal_capacity: open it with that and close it, which takes a snapshot that any capacity can read"
             )
-    found.n_replayed += segment.stop - max(found.sequence, segment.first)
-    found.sequence = segment.stop
+    found.n_replayed += max(0, segment.stop - max(found.sequence, segment.first))
+    found.sequence = max(found.sequence, segment.stop)  # a snapshot may outlast a log that nobody synced
 
 
 def _apply_other(segment: Segment, at: int, recorder: DecisionRecorder) -> int:
@@ -193,8 +210,9 @@ def _put_aside(path: Path, intact_bytes: int, found: Recovered) -> None:
     with open(path, "r+b") as file:
         file.seek(intact_bytes)
         torn = file.read()
-        if torn:
-            path.with_suffix(".torn").write_bytes(torn)
+        aside = path.with_name(f"{path.stem}-{intact_bytes}.torn")
+        with open(aside, "wb", opener=private) as kept:
+            kept.write(torn)
         if intact_bytes > 8 * HEADER_WORDS:
             file.truncate(intact_bytes)
             os.fsync(file.fileno())
@@ -202,6 +220,5 @@ def _put_aside(path: Path, intact_bytes: int, found: Recovered) -> None:
             path.unlink()
     found.n_torn_bytes += len(torn)
     found.problems.append(
-        f"{len(torn)} bytes at the end of {path.name} were no whole record, as a crash leaves them; they are in "
-        f"{path.with_suffix('.torn').name}"
+        f"{len(torn)} bytes at the end of {path.name} were no whole record, as a crash leaves them; they are in {aside.name}"
     )

@@ -64,6 +64,7 @@ from fraudsdk.telemetry.histogram import LatencySummary
 
 # How long a duplicate waits for the decision it duplicates, where its caller sets no deadline.
 _TWIN_WAIT_S: Final = 0.25
+_UNSEEN: Final = -1  # no status of a kernel
 _NOT_YET: Final = (NEEDS_ROOM, kernels.LOG_FULL)
 _CLOSE_FLUSH_US: Final = 5_000_000
 _TOLD_AT_ONCE: Final = 64
@@ -101,7 +102,6 @@ class _Batch:
         # What is under way only, so that it stays in the cache.
         self.rows = np.empty((min(len(encoded), _ROWS_AT_ONCE), n_features), np.float32)
         self.seen = np.empty((len(self.rows), 2), np.int64)
-        self.because = ""  # why it is not kept as it should be
         self._singled_out: dict[int, Decision] = {}
 
     def single_out(self, row: int, decision: Decision) -> None:
@@ -189,8 +189,7 @@ class Scorer:
         try:
             self._judge = self._judge_of(model, policy, explainer)
         except BaseException:
-            if self._state is not None:
-                self._state.close()
+            self._close_state()
             raise
         self._twin_settled = threading.Condition(self._lock)  # only duplicates of what is under way wait here
         self._sink_lock = threading.Lock()  # a sink is called from one thread at a time
@@ -236,8 +235,12 @@ class Scorer:
             sink=sink,
             clock=clock,
         )
-        scorer.warm_up()
-        scorer._decide_undecided()
+        try:
+            scorer.warm_up()
+            scorer._decide_undecided()
+        except BaseException:
+            scorer._close_state()
+            raise
         return scorer
 
     def warm_up(self) -> None:
@@ -344,11 +347,11 @@ class Scorer:
         done = 0
         while done < len(encoded):
             done += self._decide_some(batch, done)
-        with self._lock:
-            batch.because = batch.because or self._settled()
         decisions = batch.decisions()
-        if batch.because:
-            decisions = self._unkept(decisions, batch.because)
+        if record and self._state is not None:
+            with self._lock:
+                because = self._state.settle()
+            decisions = self._unkept(decisions, because) if because else decisions
         if record and self._sink is not None:
             told = decisions[:]
             for first in range(0, len(told), _TOLD_AT_ONCE):  # a bounded queue refuses more at once than it holds
@@ -469,10 +472,13 @@ class Scorer:
             Some of the state could not be written.
         """
         try:
-            if self._state is not None:
-                self._state.close()
+            self._close_state()
         finally:
             self._close_sink()
+
+    def _close_state(self) -> None:
+        if self._state is not None:
+            self._state.close()
 
     def _close_sink(self) -> None:
         if self._sink is not None:
@@ -505,7 +511,10 @@ class Scorer:
         )
         if self._state is not None:
             with self._lock:
-                self._state.log_new_words()  # before the first approval that refers to them
+                if not self._state.log_new_words():  # before the first approval that refers to them
+                    raise StateUnavailableError(
+                        "the log is full, and what this model is called must be in it; try again"
+                    )
         return Judge(
             model,
             Calibration.identity() if model is None else model.calibration,
@@ -526,7 +535,11 @@ class Scorer:
         if isinstance(seen, Decision):
             return seen
         assert seen is not None
-        return self._settled_by_policy(seen, Sent.of(sent if transaction is None else transaction), deadline)
+        decision = self._settled_by_policy(seen, Sent.of(sent if transaction is None else transaction), deadline)
+        if self._state is None:
+            return decision
+        with self._lock:
+            return self._promised(decision, seen.because, seen.journal_row >= 0)
 
     def _settled_by_policy(self, seen: _Seen, sent: Sent, deadline: Deadline | None) -> Decision:
         started_ns = self._clock.monotonic_ns()
@@ -578,7 +591,7 @@ class Scorer:
                     if status == NEEDS_ROOM:
                         self._engine.grow()
                     elif status == kernels.LOG_FULL:
-                        because = self._room_for(1)
+                        because = self._room_for(1, deadline)
                         record = not because
                 self._n_seen += 1
                 if self._n_seen % _TIMED_EVERY == 0:
@@ -595,9 +608,8 @@ class Scorer:
                     return None
                 key = int(self._ints[0, TRANSACTION_KEY])
                 if status == DUPLICATE:
-                    return self._recorded(
-                        Sent.of(sent if transaction is None else transaction), key, journal_row, deadline
-                    )
+                    known = Sent.of(sent if transaction is None else transaction)
+                    return self._promised(self._recorded(known, key, journal_row, deadline), "", True)
                 if (
                     not record
                 ):  # a what-if may find its transaction in the journal, and must leave the verdict there alone
@@ -658,53 +670,76 @@ class Scorer:
         int
             How many.  Fewer where a duplicate is among them, which is then the last.
         """
-        judge = batch.judge
         at = slice(first, first + _ROWS_AT_ONCE)
-        ints, numbers, out, failed = batch.encoded.ints[at], batch.encoded.numbers[at], batch.out[at], None
-        rows, seen = batch.rows, batch.seen
-        n: int = 0
+        ints, numbers, out = batch.encoded.ints[at], batch.encoded.numbers[at], batch.out[at]
         with self._lock:
-            if batch.record and not batch.because:
-                batch.because = self._room_for(len(ints))
-            record = batch.record and not batch.because
+            is_full = bool(batch.record and self._room_for(len(ints)))
+            if not is_full:
+                seen, failed = self._see_some(batch, ints, numbers, out)
+                open_rows = np.flatnonzero(seen[:, 0] != kernels.APPROVED)
+                waited_for = open_rows[seen[open_rows, 0] == SCORED] if batch.record else []
+                under_way = ints[waited_for, TRANSACTION_KEY].tolist()
+                self._under_way.update(under_way)
+                self._supply_pages()
+        if is_full:  # one by one each finds out for itself, and what is known needs no room
+            for row in range(first, first + len(ints)):
+                batch.single_out(row, self._decide(batch.sent.row(row), True, None))
+            return len(ints)
+        try:
+            for i in open_rows.tolist():
+                status, journal_row = seen[i].tolist()
+                one = self._decided_in_batch(batch, first + i, status, journal_row, batch.rows[i], failed)
+                batch.single_out(first + i, one)
+        except BaseException:
+            self._abandon(*under_way)
+            raise
+        return len(seen)
+
+    def _see_some(
+        self, batch: _Batch, ints: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64], out: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.int64], str | None]:
+        """What `_see` does, of many rows; status and journal row of each, and why the model said nothing.  Under the lock."""
+        judge, rows, seen, failed = batch.judge, batch.rows, batch.seen[: len(ints)], None
+        seen[:, 0] = _UNSEEN
+        n: int = 0
+        try:
             while True:
-                n = kernels.observe_many(ints, numbers, n, record, rows, self._context, seen)
+                n = kernels.observe_many(ints, numbers, n, batch.record, rows, self._context, seen)
                 if n == len(ints) or seen[n, 0] != NEEDS_ROOM:
                     break
                 self._engine.grow()
-            seen = seen[:n]
             margins = np.full(n, np.nan, np.float32)
             try:
                 if judge.model is not None:
                     margins = judge.model.margins(rows[:n])
             except Exception as error:  # not the caller's fault: a decision is due whatever broke
                 failed = f"model: {_described(error)}"
-            kernels.settle_many(margins, record, self._context, judge.words, judge.scale, seen, out)
-            if record:
+            kernels.settle_many(margins, batch.record, self._context, judge.words, judge.scale, seen, out)
+        finally:  # whatever interrupts this: what is remembered must be in the log
+            if batch.record:
                 kernels.log_many(ints, numbers, seen, out, judge.words, self._log)
-            open_rows = np.flatnonzero(seen[:, 0] != kernels.APPROVED)
-            under_way = ints[open_rows[seen[open_rows, 0] == SCORED], TRANSACTION_KEY].tolist() if record else []
-            self._under_way.update(under_way)
-            self._supply_pages()
-        try:
-            for i in open_rows.tolist():
-                if seen[i, 0] == LIFECYCLE:
-                    batch.single_out(first + i, _aftermath(batch.encoded.transaction_ids[first + i], judge.version))
-                    continue
-                one_sent = Sent(batch.encoded.transaction_ids[first + i], partial(batch.sent.row, first + i))
-                status, journal_row = seen[i].tolist()
-                key = int(ints[i, TRANSACTION_KEY])
-                if status == DUPLICATE:
-                    with self._lock:
-                        batch.single_out(first + i, self._recorded(one_sent, key, journal_row, None))
-                    continue
-                margin, score = out[i].tolist()
-                one = _Seen(judge, key, journal_row if record else -1, rows[i], margin, score, failed)
-                batch.single_out(first + i, self._settled_by_policy(one, one_sent, None))
-        except BaseException:
-            self._abandon(*under_way)
-            raise
-        return n
+        return seen[:n], failed
+
+    def _decided_in_batch(
+        self,
+        batch: _Batch,
+        row: int,
+        status: int,
+        journal_row: int,
+        features: npt.NDArray[np.float32],
+        failed: str | None,
+    ) -> Decision:
+        """One row of a batch that its score alone did not settle."""
+        transaction_id, key = batch.encoded.transaction_ids[row], int(batch.encoded.ints[row, TRANSACTION_KEY])
+        if status == LIFECYCLE:
+            return _aftermath(transaction_id, batch.judge.version)
+        sent = Sent(transaction_id, partial(batch.sent.row, row))
+        if status == DUPLICATE:
+            with self._lock:
+                return self._recorded(sent, key, journal_row, None)
+        margin, score = batch.out[row].tolist()
+        one = _Seen(batch.judge, key, journal_row if batch.record else -1, features, margin, score, failed)
+        return self._settled_by_policy(one, sent, None)
 
     def _supply_pages(self) -> None:
         """Have the memory that is used next supplied, on another thread; called under the lock."""
@@ -755,9 +790,11 @@ class Scorer:
             seen = _Seen(self._judge, each.key, each.journal_row, each.row)
             self._settled_by_policy(seen, Sent("", dict), None)
 
-    def _room_for(self, n_events: int) -> str:
+    def _room_for(self, n_events: int, deadline: Deadline | None = None) -> str:
         """Wait for room to log transactions; empty, or why there is none.  Called under the lock, which it may let go."""
-        return "" if self._state is None else self._state.wait_for_room(n_events)
+        if self._state is None:
+            return ""
+        return self._state.wait_for_room(n_events, math.inf if deadline is None else deadline.remaining_s())
 
     def _amend(self, key: int, set_bits: int, clear_bits: int) -> bool:
         """Change the flags of a remembered transaction, here and in the log.  Called under the lock."""
@@ -798,7 +835,7 @@ class Scorer:
                 self._under_way.discard(seen.key)
                 if self._n_waiting:
                     self._twin_settled.notify_all()
-            return self._promised(decision, seen.because, seen.journal_row >= 0)
+        return decision
 
     def _recorded(self, sent: Sent, key: int, journal_row: int, deadline: Deadline | None) -> Decision:
         """
@@ -818,7 +855,7 @@ class Scorer:
         if decision is None:
             self._failures["degraded"] += 1
             decision = self._fallback(self._judge, sent, None, "duplicate: its first decision is not known")
-        return self._promised(replace(decision, duplicate=True), "", True)
+        return replace(decision, duplicate=True)
 
     def _tell(self, *decisions: Decision) -> None:
         if self._sink is None or not decisions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from fraudsdk.entity_state.log_format import (
     RECORD_KIND,
     RECORD_SEQUENCE,
     WORD,
+    bytes_of,
     text_of,
     word_of,
 )
@@ -57,8 +59,20 @@ class Log:
                 log_kernels.log_amendment(self.log.words, key, 1, 2)
 
     def settle(self, timeout_s=5.0):
-        with self.lock:
-            return self.log.wait_until_durable(self.log.sequence, timeout_s)
+        """Ask until it is so: nobody waits while the disk refuses."""
+        return self._until(lambda: self.log.wait_until_durable(self.log.sequence, timeout_s), timeout_s)
+
+    def has_room(self, timeout_s=5.0):
+        return self._until(lambda: self.log.wait_for_room(1, timeout_s), timeout_s)
+
+    def _until(self, is_so, timeout_s):
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            with self.lock:
+                if is_so():
+                    return True
+            time.sleep(0.005)
+        return False
 
 
 @pytest.fixture
@@ -138,15 +152,16 @@ def test_sync_is_on_disk_when_it_says_so(directory, monkeypatch):
     log.log.close()
 
 
-def test_none_never_waits_for_the_disk(directory, monkeypatch):
-    def never(descriptor):
-        raise AssertionError("it was asked to sync")
-
-    monkeypatch.setattr(os, "fdatasync", never)
+def test_none_waits_for_the_disk_only_where_a_segment_ends(directory, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
     log = Log(directory, durability=Durability.NONE)
     log.amend(1)
+    assert log.settle()
+    assert [] == synced
     log.log.close()
 
+    assert 1 == len(synced)
     assert [1] == keys_in(directory)
 
 
@@ -210,8 +225,7 @@ def test_a_full_buffer_refuses_and_says_why(directory, monkeypatch):
         logged = log.log.sequence - 1
     full.left = 0
 
-    with log.lock:
-        assert log.log.wait_for_room(1, 5.0)
+    assert log.has_room()
     log.log.close()
     assert [7] * logged == keys_in(directory)
 
@@ -224,6 +238,8 @@ def test_closing_says_what_could_not_be_written(directory, monkeypatch):
     with pytest.raises(StateUnavailableError, match=f"{N} changes of state could not be written.*No space left"):
         log.log.close(timeout_s=0.2)
     full.left = 0
+    log.log._writer.join()  # it does not try again: the directory may be another's by now
+    assert [] == keys_in(directory)
 
 
 def test_one_process_at_a_time(directory):
@@ -253,8 +269,55 @@ def test_a_child_promises_nothing(directory):
 
 
 def log_kernels_say_full(log) -> bool:
-    words = log.log.words
-    return bool(words[log_kernels.LOG_CAPACITY] == 0) and "forked" in log.log.trouble
+    with log.lock:
+        takes_any = log.log.wait_for_room(1, 0.01) or log.log.wait_for_spare_room(1, 0.01)
+    return not takes_any and "forked" in log.log.trouble
+
+
+def test_nothing_is_taken_once_it_is_closed(directory):
+    log = Log(directory)
+    log.amend(1)
+    log.log.close()
+
+    with log.lock:
+        assert not log.log.wait_for_room(1, 0.1)
+        assert not log.log.wait_for_spare_room(1, 0.1)
+    log.log.close()
+    assert [1] == keys_in(directory)
+
+
+def test_a_defect_of_the_writer_is_said_and_tried_again(directory, monkeypatch):
+    failures = [RuntimeError("can't start new thread")] * 2
+
+    def failing(group):
+        if failures:
+            raise failures.pop()
+        return bytes_of(group)
+
+    monkeypatch.setattr(event_log, "bytes_of", failing)
+    log = Log(directory)
+    log.amend(*range(N))
+
+    assert log.settle()
+    log.log.close()
+    assert list(range(N)) == keys_in(directory)
+
+
+def test_a_lock_that_is_held_by_whoever_closes_is_no_deadlock(directory):
+    log = Log(directory)
+    with log.lock, pytest.raises(StateUnavailableError, match="outside of signal handlers"):
+        log.log.close(timeout_s=0.05)
+    log.log.close()
+
+
+def test_a_segment_of_another_is_never_written_over(directory):
+    directory.segment(1).write_bytes(b"another's")
+    log = Log(directory)
+    log.amend(1)
+    assert not log.settle(timeout_s=0.2)
+    with pytest.raises(StateUnavailableError, match="File exists"):
+        log.log.close(timeout_s=0.2)
+    assert b"another's" == directory.segment(1).read_bytes()
 
 
 def written(directory, n=N):
