@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fraudsdk.entity_state import log_kernels
 from fraudsdk.entity_state.layout import COUNTER_NAMES
-from fraudsdk.entity_state.log_format import MAX_RECORD_WORDS, RECORD_SEQUENCE, RECORD_WORDS, Words
+from fraudsdk.entity_state.log_format import HEADER_WORDS, MAX_RECORD_WORDS, RECORD_SEQUENCE, RECORD_WORDS, Words
 from fraudsdk.entity_state.log_reader import Segment, has_record, identity_of, read_segment
 from fraudsdk.entity_state.snapshot import Snapshot, read_head, read_snapshot
 from fraudsdk.entity_state.state_directory import StateFiles, StateIdentity
@@ -310,7 +310,7 @@ def _verified_segment(
     """
     n_bytes = path.stat().st_size
     if until is None and not has_record(path, first):
-        return None, [Report(path.name, n_bytes, f"holds no whole change yet; {_would_be_cut_off(path, n_bytes)}")]
+        return None, [_torn(path, min(n_bytes, 8 * HEADER_WORDS), first, n_bytes)]
     try:
         segment = read_segment(path, first, None)
     except StateError as error:
@@ -319,7 +319,7 @@ def _verified_segment(
         return None, [Report(path.name, n_bytes, other, is_wrong=True)]
     reports = [Report(path.name, segment.n_bytes, _changes(first, min(segment.stop, until or segment.stop)))]
     if until is None and segment.n_torn_bytes:
-        reports.append(_torn(segment))
+        reports.append(_torn(path, segment.words.nbytes, segment.stop, segment.n_torn_bytes))
     elif until is not None and segment.stop < until:
         reports.append(_ends_early(segment, until, start))
     return segment, reports
@@ -329,16 +329,21 @@ def _unreadable(path: Path, n_bytes: int, error: StateError) -> Report:
     return Report(path.name, n_bytes, str(error).removeprefix(f"{path} "), is_wrong=True)
 
 
-def _torn(segment: Segment) -> Report:
-    name, n_torn = segment.path.name, segment.n_torn_bytes
-    n_whole = _changes_after(segment)
-    if n_whole:
-        damaged = (
-            f"is not as it was written from byte {segment.words.nbytes:,} on, and {n_whole:,} whole changes follow later:"
-            f" a disk was damaged, or lost power; {_would_be_cut_off(segment.path, n_torn)}, them with it"
-        )
-        return Report(name, n_torn, damaged, is_wrong=True)
-    return Report(name, n_torn, _would_be_cut_off(segment.path, n_torn))
+def _torn(path: Path, n_intact_bytes: int, sequence: int, n_torn_bytes: int) -> Report:
+    """Of the last segment: what is not whole after the change before `sequence`."""
+    n_whole = _changes_after(path, n_intact_bytes, sequence)
+    cut_off = (
+        f"{n_torn_bytes:,} bytes at its end are no whole change, as a crash leaves them or a scorer that is writing: a "
+        f"recovery would move them to {path.with_suffix('.torn').name}"
+    )
+    if not n_whole:
+        return Report(path.name, n_torn_bytes, cut_off)
+    damaged = (
+        f"is not as it was written from byte {n_intact_bytes:,} on, and {n_whole:,} whole changes follow later: a disk was "
+        f"damaged, or lost power; a recovery would move {n_torn_bytes:,} bytes to {path.with_suffix('.torn').name}, those "
+        "changes with them; put a copy of the file in its place first"
+    )
+    return Report(path.name, n_torn_bytes, damaged, is_wrong=True)
 
 
 def _ends_early(segment: Segment, until: int, start: int) -> Report:
@@ -368,15 +373,8 @@ def _leftover(path: Path) -> Report:
     return Report(path.name, path.stat().st_size, f"{what}; nothing reads it")
 
 
-def _would_be_cut_off(path: Path, n_torn: int) -> str:
-    return (
-        f"{n_torn:,} bytes at its end are no whole change, as a crash leaves them or a scorer that is writing: a recovery "
-        f"would move them to {path.with_suffix('.torn').name}"
-    )
-
-
 def _changes(first: int, stop: int) -> str:
-    return f"whole, the changes {first:,} to {stop - 1:,}"
+    return f"whole, the changes {first:,} to {stop - 1:,}" if stop > first else "holds no whole change"
 
 
 def _other_meaning(found: StateIdentity, expected: StateIdentity | None) -> str:
@@ -386,15 +384,15 @@ def _other_meaning(found: StateIdentity, expected: StateIdentity | None) -> str:
     return f"was kept with another {what} than the files before it; move it out of the state directory"
 
 
-def _changes_after(segment: Segment) -> int:
+def _changes_after(path: Path, n_intact_bytes: int, sequence: int) -> int:
     """How many whole changes follow one another beyond the place where a segment ceases to be as it was written."""
-    words = np.fromfile(segment.path, "<i8", count=segment.n_bytes // 8).astype(np.int64, copy=False)
-    tail = np.ascontiguousarray(words[len(segment.words) :])
-    for at in _candidates(tail, segment.stop)[:_MOST_TRIED].tolist():
-        sequence = int(tail[at + RECORD_SEQUENCE])
-        _, after = log_kernels.intact_until(tail, at, sequence, 2**63 - 1)
-        if after > sequence:
-            return int(after - sequence)
+    words = np.fromfile(path, "<i8", count=path.stat().st_size // 8).astype(np.int64, copy=False)
+    tail = np.ascontiguousarray(words[n_intact_bytes // 8 :])
+    for at in _candidates(tail, sequence)[:_MOST_TRIED].tolist():
+        first = int(tail[at + RECORD_SEQUENCE])
+        _, after = log_kernels.intact_until(tail, at, first, 2**63 - 1)
+        if after > first:
+            return int(after - first)
     return 0
 
 
