@@ -114,7 +114,8 @@ def recover(
             )
         segment = read_segment(path, first, ends)
         require_identity(path, identity_of(segment), identity, of_log=True)
-        _apply(segment, engine, recorder, found)
+        if segment.stop > found.sequence:  # a snapshot may outlive the end of a log that was not synced when power failed
+            _apply(segment, engine, recorder, found)
         if segment.n_torn_bytes and ends is None:
             _put_aside(path, segment.words.nbytes, found)
     found.undecided = [each for each in found.undecided if not engine.verdict_of(each.journal_row, each.key).verdict]
@@ -128,7 +129,7 @@ def _restore_newest_snapshot(
     recorder: DecisionRecorder,
     found: Recovered,
 ) -> None:
-    for sequence, path in reversed(directory.snapshots()):
+    for _, path in reversed(directory.snapshots()):
         try:
             snapshot, sections = read_snapshot(path)
         except CorruptStateError as error:
@@ -143,7 +144,7 @@ def _restore_newest_snapshot(
         for table, word in restore(engine.memory, snapshot, sections):
             recorder.learn(table, word)
         engine.adopt_memory()
-        found.sequence, found.snapshot = sequence, path
+        found.sequence, found.snapshot = snapshot.sequence, path
         return
 
 
