@@ -114,7 +114,9 @@ def recover(
             )
         segment = read_segment(path, first, ends)
         require_identity(path, identity_of(segment), identity, of_log=True)
-        if segment.stop > found.sequence:  # a snapshot may outlive the end of a log that was not synced when power failed
+        if (
+            segment.stop > found.sequence
+        ):  # a snapshot may outlive the end of a log that was not synced when power failed
             _apply(segment, engine, recorder, found)
         if segment.n_torn_bytes and ends is None:
             _put_aside(path, segment.words.nbytes, found)

@@ -143,11 +143,11 @@ def _info(args: argparse.Namespace) -> None:
         return
     say(f"state       {args.directory}")
     for snapshot in found.snapshots:
-        say(f"  {snapshot.path.name}  {_written(snapshot, now_s)}  {_of_snapshot(snapshot)}")
+        say(f"  {snapshot.path.name:<36}  {_written(snapshot, now_s)}  {_of_snapshot(snapshot)}")
     for segment in found.segments:
-        say(f"  {segment.path.name}    {_written(segment, now_s)}  {_of_segment(segment)}")
+        say(f"  {segment.path.name:<36}  {_written(segment, now_s)}  {_of_segment(segment)}")
     for path in (*found.leftovers, *found.strangers):
-        say(f"  {path.name}  is not read")
+        say(f"  {path.name:<36}  is not read")
     for line in _summary_lines(found):
         say(line)
 
