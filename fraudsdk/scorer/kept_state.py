@@ -12,7 +12,7 @@ from typing import Final
 
 from fraudsdk.config import Durability
 from fraudsdk.entity_state import log_kernels
-from fraudsdk.entity_state.event_log import EventLog
+from fraudsdk.entity_state.event_log import BUFFER_WORDS, SEGMENT_BYTES, EventLog
 from fraudsdk.entity_state.log_format import AMENDMENT_WORDS, RECORD_WORDS, VERDICT_WORDS, WORD, Words, word_of
 from fraudsdk.entity_state.snapshot import write_snapshot
 from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
@@ -83,6 +83,8 @@ class KeptState:
                 lock=lock,
                 durability=durability,
                 on_segment=self._compact_when_due,
+                buffer_words=BUFFER_WORDS,
+                segment_bytes=SEGMENT_BYTES,
             )
         except BaseException:
             self._directory.close()

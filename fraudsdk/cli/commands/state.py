@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fraudsdk.cli.options import hash_key_of, new_parser, note, note_forgotten, say, writable_file
 from fraudsdk.cli.progress import counting
-from fraudsdk.errors import ConfigurationError
+from fraudsdk.errors import ConfigurationError, StateUnavailableError
 
 if TYPE_CHECKING:
     from fraudsdk.config import ScorerConfig
@@ -206,9 +206,9 @@ def _summary_lines(found: Survey) -> Iterator[str]:
         yield (
             f"bounds      {newest.head.max_entities:,} entities, {newest.head.journal_capacity:,} transactions in the journal"
         )
-    begins = "the log alone" if newest is None else newest.path.name
+    begins = "no snapshot" if newest is None else newest.path.name
     yield (
-        f"recovery    reads {begins} and applies {found.n_to_replay:,} changes of {len(found.to_replay)} segments, "
+        f"recovery    reads {begins} and applies {found.n_to_replay:,} changes of the log, "
         f"{size(_bytes_to_read(found))} in all"
     )
     torn = found.segments[-1].n_torn_bytes if found.segments else 0
@@ -311,7 +311,8 @@ def _compact(args: argparse.Namespace) -> None:
         before = survey(directory)
         config = _config_of(args, hash_key, before)
         say(f"{before.n_to_replay:,} changes of {size(_bytes_to_read(before))} would be recovered now")
-        done = compact(directory, config)
+        with _saying_what_is_full(args.directory):
+            done = compact(directory, config)
         after = survey(directory)
     for problem in done.recovered.problems:
         note(problem)
@@ -349,6 +350,7 @@ def _export(args: argparse.Namespace) -> None:
     with (
         _locked(args.directory) as directory,
         counting("export", _bytes_of(args.directory), unit="B") as progress,
+        _saying_what_is_full(out),
     ):
         moved = export_state(directory, out, progress)
     for problem in moved.problems:
@@ -361,7 +363,7 @@ def _export(args: argparse.Namespace) -> None:
 def _import(args: argparse.Namespace) -> None:
     from fraudsdk.entity_state.transfer import import_state
 
-    with counting("import", args.exported.stat().st_size, unit="B") as progress:
+    with counting("import", args.exported.stat().st_size, unit="B") as progress, _saying_what_is_full(args.into):
         moved = import_state(args.exported, args.into, progress)
     say(f"{args.into}: {_what_moved(moved)}; every checksum is right")
 
@@ -383,3 +385,14 @@ def _locked(path: Path) -> Iterator[StateDirectory]:
         yield directory
     finally:
         directory.close()
+
+
+@contextmanager
+def _saying_what_is_full(path: Path) -> Iterator[None]:
+    """A file that cannot be written to does not say which one it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise StateUnavailableError(f"{path} could not be written: {error.strerror}; free its disk") from error

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tarfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from keeps_state import HASH_KEY, go_on, plan
 
 from fraudsdk import Scorer, ScorerConfig
 from fraudsdk.cli import main
+from fraudsdk.cli.commands import state
 from fraudsdk.entity_state import survey as survey_module
 from fraudsdk.entity_state.layout import META_BUMP, META_JOURNAL_NEXT
 from fraudsdk.entity_state.log_format import HEADER_WORDS, RECORD_KIND, VERDICT
@@ -32,6 +34,7 @@ from fraudsdk.scorer import kept_state
 
 N = 200
 N_RUNS = 4
+SEGMENT = f"log-{1:020d}.fslog"
 MAX_ENTITIES = JOURNAL_CAPACITY = 10_000
 SIXTEEN_BYTES = 16
 
@@ -150,7 +153,7 @@ def listing(directory) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-# --- info ---------------------------------------------------------------------------------------------------------------
+# --- info -------------------------------------------------------------------------------------------------------------
 
 
 def test_info_says_what_is_there_and_what_a_recovery_reads(with_snapshots, artefact, said):
@@ -186,7 +189,7 @@ def test_info_is_for_people_too(kept, said):
 
     for path in kept.iterdir():
         assert path.name == "lock" or path.name in printed
-    assert re.search(r"recovery +reads .* and applies \d+ changes of \d segments, [\d.]+ kB in all", printed)
+    assert re.search(r"recovery +reads .* and applies \d+ changes of the log, [\d.]+ kB in all", printed)
     assert "under 1 s old" in printed or re.search(r"\d+ (s|min) old", printed)
     assert ("remembered  " in printed) == bool(snapshots_of(kept))
 
@@ -219,7 +222,22 @@ def test_info_of_a_last_segment_that_cannot_be_read(log_alone, said):
     assert "cannot be read" in said("info", log_alone)
 
 
-# --- verify -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("n_bytes", "words"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_999, "1.0 MB"),
+        (8_500_000_000, "8.5 GB"),
+        (2 * 10**12, "2.0 TB"),
+    ],
+)
+def test_sizes_are_said_in_few_digits(n_bytes, words):
+    assert words == state.size(n_bytes)
+
+
+# --- verify -----------------------------------------------------------------------------------------------------------
 
 
 def test_what_was_kept_well_is_found_so_and_left_as_it_is(kept, said):
@@ -243,6 +261,61 @@ def test_any_byte_that_was_changed_is_found(made, tmp_path_factory, data):
     assert verified.wrong or any("are no whole change" in each.found for each in verified.reports)
     if path != segments_of(directory)[-1]:
         assert path.name in {each.name for each in verified.wrong}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_file_holds_it_is_looked_at_and_verified(made, tmp_path_factory, data):
+    """
+    No file makes either of them fail, and none that nobody could have written is taken for whole.
+    """
+    directory = shutil.copytree(made / "with snapshots", tmp_path_factory.mktemp("hostile") / "state")
+    path = data.draw(st.sampled_from([*segments_of(directory), *snapshots_of(directory)]))
+    octets = path.read_bytes()
+    begin, n_cut = (data.draw(st.integers(0, len(octets))) for _ in range(2))
+    hostile = octets[:begin] + data.draw(st.binary(max_size=200)) + octets[begin + n_cut :]
+    path.write_bytes(hostile)
+
+    found, verified = survey(StateFiles(directory)), verify(StateFiles(directory))
+    assert path in {each.path for each in (*found.snapshots, *found.segments)}
+    if path in snapshots_of(directory):
+        assert (hostile == octets) == (path.name not in {each.name for each in verified.wrong})
+
+
+def test_verification_says_how_far_it_is(kept):
+    told = []
+    verify(StateFiles(kept), told.append)
+
+    assert sorted(told) == told
+    assert sum(path.stat().st_size for path in (*segments_of(kept), *snapshots_of(kept))) == told[-1]
+
+
+def test_verification_is_not_disturbed_by_a_scorer_that_begins_segments_and_removes_them(
+    artefact, tmp_path, transactions, monkeypatch
+):
+    kept = tmp_path / "state"
+    monkeypatch.setattr(kept_state, "SEGMENT_BYTES", 3_000)
+    monkeypatch.setattr(kept_state, "RECORDS_PER_SNAPSHOT", 15)
+    done = threading.Event()
+
+    def write():
+        with Scorer.open(replace(config_of(artefact, kept), durability="sync")) as scorer:
+            go_on(scorer, transactions)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    wrong, n_looks = [], 0
+    while not done.wait(0.001):
+        if kept.is_dir() and StateFiles(kept).segments():
+            wrong += verify(StateFiles(kept)).wrong
+            wrong += [each for each in survey(StateFiles(kept)).snapshots if each.problem]
+            n_looks += 1
+    writer.join()
+
+    assert n_looks > 5
+    assert [] == wrong
+    assert segments_of(kept)[0].name != SEGMENT, "it removed none: nothing was tried"
 
 
 def test_a_torn_tail_is_no_error_and_it_is_said_what_would_happen(kept, said):
@@ -363,7 +436,7 @@ def test_files_that_never_stay_end_the_looking(kept, monkeypatch):
         survey(StateFiles(kept))
 
 
-# --- compact ------------------------------------------------------------------------------------------------------------
+# --- compact ----------------------------------------------------------------------------------------------------------
 
 
 def test_compaction_leaves_the_same_state_and_nothing_to_replay(artefact, kept, key_file, said):
@@ -447,7 +520,7 @@ def test_transactions_without_their_decision_are_left_to_a_scorer(
     assert "0 changes" in said(*argv)
 
 
-# --- export and import --------------------------------------------------------------------------------------------------
+# --- export and import ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:.* bytes at the end of log:RuntimeWarning")
@@ -625,9 +698,6 @@ def an_export(path, members, contents=None):
     return path
 
 
-SEGMENT = f"log-{1:020d}.fslog"
-
-
 @pytest.mark.parametrize(
     ("name", "differs"),
     [
@@ -711,7 +781,7 @@ def test_a_file_that_is_not_there(tmp_path, complaint):
     assert "none.tar: No such file" in complaint("import", tmp_path / "none.tar", "--into", tmp_path / "new")
 
 
-# --- what every action refuses ------------------------------------------------------------------------------------------
+# --- a full disk, and what every action refuses -----------------------------------------------------------------------
 
 ACTIONS = ("info", "verify", "compact", "export")
 
@@ -723,6 +793,22 @@ def argv_of(artefact, key_file, tmp_path):
         "export": ("--out", tmp_path / "state.tar"),
     }
     return lambda action, directory: (action, directory, *more.get(action, ()))
+
+
+@pytest.mark.parametrize("action", ["compact", "export", "import"])
+def test_a_full_disk_is_said_and_leaves_nothing_half_done(action, argv_of, log_alone, tmp_path, complaint, monkeypatch):
+    assert 0 == main(["state", "export", str(log_alone), "--out", str(tmp_path / "there.tar")])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    argv = ("import", tmp_path / "there.tar", "--into", tmp_path / "new")
+
+    said = complaint(*(argv if action == "import" else argv_of(action, log_alone)))
+    assert "could not be written: No space left on device; free its disk" in said
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("action", ACTIONS)
