@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -127,6 +126,10 @@ class StateDirectory(StateFiles):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        if os.name != "posix":
+            raise StateError(f"state directory {path} cannot be locked on this system; keep no state here")
+        import fcntl
+
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

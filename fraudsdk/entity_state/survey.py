@@ -331,6 +331,8 @@ def _unreadable(path: Path, n_bytes: int, error: StateError) -> Report:
 
 def _torn(path: Path, n_intact_bytes: int, sequence: int, n_torn_bytes: int) -> Report:
     """Of the last segment: what is not whole after the change before `sequence`."""
+    if n_torn_bytes <= 8 * HEADER_WORDS and n_intact_bytes == n_torn_bytes:
+        return Report(path.name, n_torn_bytes, "begun, and holds no change yet")
     n_whole = _changes_after(path, n_intact_bytes, sequence)
     cut_off = (
         f"{n_torn_bytes:,} bytes at its end are no whole change, as a crash leaves them or a scorer that is writing: a "
@@ -380,8 +382,8 @@ def _changes(first: int, stop: int) -> str:
 def _other_meaning(found: StateIdentity, expected: StateIdentity | None) -> str:
     if expected is None or (found.record, found.key) == (expected.record, expected.key):
         return ""
-    what = "hash_key" if found.key != expected.key else "model or feature set"
-    return f"was kept with another {what} than the files before it; move it out of the state directory"
+    what = "another hash_key" if found.key != expected.key else "other fields or another vocabulary"
+    return f"was kept with {what} than the files before it; move it out of the state directory"
 
 
 def _changes_after(path: Path, n_intact_bytes: int, sequence: int) -> int:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+from fraudsdk.entity_state.log_format import HEADER_WORDS
 from fraudsdk.entity_state.log_reader import has_record, read_segment
 from fraudsdk.entity_state.snapshot import read_snapshot
 from fraudsdk.entity_state.state_directory import StateDirectory, StateFiles
@@ -160,7 +161,7 @@ def _parts_of(directory: StateDirectory) -> tuple[list[_Part], Moved]:
         if until is not None and until <= start:
             continue
         if until is None and not has_record(path, first):
-            n_torn = path.stat().st_size
+            n_torn = max(0, path.stat().st_size - 8 * HEADER_WORDS)
             continue
         if first > stop:
             raise CorruptStateError(

@@ -335,6 +335,17 @@ def test_a_last_segment_without_one_whole_change_is_no_error(kept, said):
     assert "bytes at the end of the log are no whole change" in said("info", kept)
 
 
+@pytest.mark.parametrize("n_bytes", [0, 7, 8 * HEADER_WORDS])
+def test_a_segment_that_was_begun_and_not_written_to_is_no_error(n_bytes, kept, tmp_path, said):
+    os.truncate(segments_of(kept)[-1], n_bytes)
+
+    assert "begun, and holds no change yet" in said("verify", kept)
+    assert "no whole change yet" in said("info", kept)
+    said("export", kept, "--out", tmp_path / "state.tar")
+    with tarfile.open(tmp_path / "state.tar") as tar:
+        assert segments_of(kept)[-1].name not in tar.getnames()
+
+
 @pytest.mark.parametrize("nth_byte", [8 * 20, 8 * 100], ids=["in the first change", "in a later one"])
 def test_a_hole_in_the_last_segment_is_a_damaged_disk_and_no_crash(nth_byte, log_alone, complaint):
     flip(segments_of(log_alone)[-1], 8 * HEADER_WORDS + nth_byte)
