@@ -144,16 +144,7 @@ def import_state(exported: Path, into: Path, progress: Counter = lambda n_bytes:
 
 def _parts_of(directory: StateDirectory) -> tuple[list[_Part], Moved]:
     """The files that a recovery would read, verified."""
-    parts, problems, start = [], [], 1
-    for sequence, path in reversed(directory.snapshots()):
-        try:
-            read_snapshot(path)
-        except CorruptStateError as error:
-            problems.append(str(error))
-            continue
-        parts.append(_Part(path, path.stat().st_size))
-        start = sequence
-        break
+    start, parts, problems = _newest_snapshot(directory)
     stop, n_torn = start, 0
     segments = directory.segments()
     for place, (first, path) in enumerate(segments):
@@ -176,6 +167,19 @@ def _parts_of(directory: StateDirectory) -> tuple[list[_Part], Moved]:
     if stop == 1:
         raise StateError(f"{directory.path} holds not one whole change of state; there is nothing to export")
     return parts, Moved(start, stop, sum(part.n_bytes for part in parts), n_torn, tuple(problems))
+
+
+def _newest_snapshot(directory: StateDirectory) -> tuple[int, list[_Part], list[str]]:
+    """Where the newest whole snapshot ends, that snapshot if there is one, and what is wrong with newer ones."""
+    problems: list[str] = []
+    for sequence, path in reversed(directory.snapshots()):
+        try:
+            read_snapshot(path)
+        except CorruptStateError as error:
+            problems.append(str(error))
+        else:
+            return sequence, [_Part(path, path.stat().st_size)], problems
+    return 1, [], problems
 
 
 def _write_tar(file: IO[bytes], parts: Sequence[_Part], progress: Counter) -> None:

@@ -375,7 +375,7 @@ def test_a_log_whose_beginning_is_not_there(log_alone, complaint):
     assert "the changes 1 to" in complaint("verify", log_alone, code=1)
 
 
-def test_a_gap_that_the_snapshot_after_it_fills_is_no_error(with_snapshots, said):
+def test_a_gap_that_the_snapshot_after_it_fills_is_no_error(with_snapshots, tmp_path, said):
     """
     As power that fails leaves it without syncing: the end of a log, which a snapshot outlived, is gone.
     """
@@ -387,6 +387,7 @@ def test_a_gap_that_the_snapshot_after_it_fills_is_no_error(with_snapshots, said
 
     assert needed.exists() and not verified.wrong
     assert "are missing; the snapshot before" in said("verify", with_snapshots)
+    assert "a snapshot of the changes before" in said("export", with_snapshots, "--out", tmp_path / "state.tar")
 
 
 def test_more_than_one_thing_is_wrong(with_snapshots, complaint, capsys):
