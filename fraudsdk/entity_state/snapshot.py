@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from fraudsdk.entity_state import log_kernels
-from fraudsdk.entity_state.layout import META_BUMP, META_JOURNAL_NEXT, META_MAX_ENTITIES
+from fraudsdk.entity_state.layout import META_BUMP, META_JOURNAL_NEXT, META_MAX_ENTITIES, META_WORDS
 from fraudsdk.entity_state.log_format import Words, bytes_of
 from fraudsdk.entity_state.memory import EntityMemory
 from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
@@ -133,29 +133,32 @@ def read_snapshot(path: Path) -> tuple[Snapshot, list[Words]]:
         A later version wrote it.
     """
     words = _words_of(path)
-    if len(words) < HEADER_WORDS or words[_MAGIC] != MAGIC:
-        raise _corrupt(path, "is no snapshot")
-    if words[_VERSION] > FORMAT_VERSION:
-        raise StateError(
-            f"{path} has format {words[_VERSION]} and this version reads up to {FORMAT_VERSION}; upgrade fraudsdk"
-        )
-    header = words[:HEADER_WORDS]
-    if header[_CHECKSUM] != log_kernels.checksum(np.ascontiguousarray(header[:_CHECKSUM])):
-        raise _corrupt(path, "has a header that was changed")
+    header = _header_of(path, words)
     sections, at = [], HEADER_WORDS
     for place in range(_N_SECTIONS):
-        n, expected = header[_SECTIONS + 2 * place : _SECTIONS + 2 * place + 2].tolist()
-        section = words[at : at + n]
-        if len(section) != n or log_kernels.checksum(section) != expected:
-            raise _corrupt(path, f"has a section {place} that was changed or cut off")
-        sections.append(section)
-        at += n
+        sections.append(_section_of(path, header, words, place, at))
+        at += len(sections[-1])
     if at != len(words):
         raise _corrupt(path, "has bytes after its end")
-    digests = header[_IDENTITY:_SECTIONS].astype("<i8").tobytes()
-    identity = StateIdentity(digests[:16], digests[16:32], digests[32:])
-    bounds = int(sections[0][META_MAX_ENTITIES]), int(header[_JOURNAL_CAPACITY])
-    return Snapshot(path, int(header[_SEQUENCE]), identity, *bounds), sections
+    return _snapshot_of(path, header, sections[0]), sections
+
+
+def read_head(path: Path) -> tuple[Snapshot, Words]:
+    """
+    What a snapshot says of itself, and its meta, without a look at the rest.
+
+    Raises
+    ------
+    CorruptStateError, StateError
+        As `read_snapshot`, as far as can be seen.
+    """
+    n_words, odd = divmod(path.stat().st_size, 8)
+    words = np.fromfile(path, "<i8", count=HEADER_WORDS + META_WORDS).astype(np.int64, copy=False)
+    header = _header_of(path, words)
+    if odd or n_words != HEADER_WORDS + sum(header[_SECTIONS:_CHECKSUM:2].tolist()):
+        raise _corrupt(path, "was cut off or has bytes after its end")
+    meta = _section_of(path, header, words, 0, HEADER_WORDS)
+    return _snapshot_of(path, header, meta), meta
 
 
 def require_identity(path: Path, kept: StateIdentity, asked: StateIdentity, *, of_log: bool = False) -> None:
@@ -197,6 +200,38 @@ def _sections_of(memory: EntityMemory, words: DecisionWords) -> list[Words]:
         memory.journal[:n_journal].reshape(-1),
         np.frombuffer(text, "<i8").astype(np.int64),
     ]
+
+
+def _header_of(path: Path, words: Words) -> Words:
+    """The header, which is as it was written."""
+    if len(words) < HEADER_WORDS or words[_MAGIC] != MAGIC:
+        raise _corrupt(path, "is no snapshot")
+    if words[_VERSION] > FORMAT_VERSION:
+        raise StateError(
+            f"{path} has format {words[_VERSION]} and this version reads up to {FORMAT_VERSION}; upgrade fraudsdk"
+        )
+    header = words[:HEADER_WORDS]
+    if header[_CHECKSUM] != log_kernels.checksum(np.ascontiguousarray(header[:_CHECKSUM])):
+        raise _corrupt(path, "has a header that was changed")
+    return header
+
+
+def _section_of(path: Path, header: Words, words: Words, place: int, at: int) -> Words:
+    """A section, which is as it was written."""
+    n, expected = header[_SECTIONS + 2 * place : _SECTIONS + 2 * place + 2].tolist()
+    section = words[at : at + n]
+    if len(section) != n or log_kernels.checksum(section) != expected:
+        raise _corrupt(path, f"has a section {place} that was changed or cut off")
+    return section
+
+
+def _snapshot_of(path: Path, header: Words, meta: Words) -> Snapshot:
+    if len(meta) != META_WORDS:
+        raise _corrupt(path, f"has {len(meta)} words of meta instead of {META_WORDS}")
+    digests = header[_IDENTITY:_SECTIONS].astype("<i8").tobytes()
+    identity = StateIdentity(digests[:16], digests[16:32], digests[32:])
+    bounds = int(meta[META_MAX_ENTITIES]), int(header[_JOURNAL_CAPACITY])
+    return Snapshot(path, int(header[_SEQUENCE]), identity, *bounds)
 
 
 def _words_of(path: Path) -> Words:

@@ -13,6 +13,8 @@ from fraudsdk.errors import StateError
 
 _SEGMENT: Final = re.compile(r"log-(\d{20})\.fslog")
 _SNAPSHOT: Final = re.compile(r"snapshot-(\d{20})\.fssnap")
+# A snapshot that was not finished, and what a recovery cut off.
+_LEFTOVER: Final = re.compile(r"(log|snapshot)-\d{20}(-\d+)?\.(tmp|torn|damaged)")
 _LOCK: Final = "lock"
 DIGEST_BYTES: Final = 16
 
@@ -48,39 +50,17 @@ class StateIdentity:
         )
 
 
-class StateDirectory:
+class StateFiles:
     """
-    A directory, locked for as long as this object is open.
+    What is kept in a directory, by name; neither locked nor made, so a scorer may be writing to it.
 
     Parameters
     ----------
     path : Path
-        Made if it is not there, readable by its owner alone.
-
-    Raises
-    ------
-    StateError
-        Another process has it open, or it cannot be made or locked.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if os.name != "posix":
-            raise StateError(f"state directory {path} cannot be locked on this system; keep no state here")
-        import fcntl
-
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StateError(f"state directory {path} cannot be used: {error.strerror}; name another one") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise StateError(
-                f"state directory {path} is in use by another process; one scorer at a time keeps state in it"
-            ) from error
 
     def segments(self) -> list[tuple[int, Path]]:
         """First sequence number and path of each segment of the log, oldest first."""
@@ -98,6 +78,73 @@ class StateDirectory:
         """Path of the snapshot of everything before a record."""
         return self.path / f"snapshot-{sequence:020d}.fssnap"
 
+    def leftovers(self) -> list[Path]:
+        """Files that were left by something unfinished, and that nothing reads."""
+        return sorted(path for path in self.path.iterdir() if _LEFTOVER.fullmatch(path.name))
+
+    def strangers(self) -> list[Path]:
+        """Whatever else is there."""
+        known = (_SEGMENT, _SNAPSHOT, _LEFTOVER)
+        names = ((path, path.name) for path in self.path.iterdir())
+        return sorted(path for path, name in names if name != _LOCK and not any(each.fullmatch(name) for each in known))
+
+    def require_state(self) -> None:
+        """
+        Raises
+        ------
+        StateError
+            It is no directory, or nothing is kept in it.
+        """
+        try:
+            is_kept = bool(self.segments() or self.snapshots())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StateError(
+                f"state directory {self.path} is none: {error.strerror}; name the one that a scorer keeps state in"
+            ) from error
+        if not is_kept:
+            raise StateError(
+                f"{self.path} holds no state, neither a segment of a log nor a snapshot; name a scorer's state directory"
+            )
+
+    def _named(self, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
+        found = ((pattern.fullmatch(path.name), path) for path in self.path.iterdir())
+        return sorted((int(match[1]), path) for match, path in found if match)
+
+
+class StateDirectory(StateFiles):
+    """
+    A directory, locked for as long as this object is open.
+
+    Parameters
+    ----------
+    path : Path
+        Made if it is not there, readable by its owner alone.
+
+    Raises
+    ------
+    StateError
+        Another process has it open, or it cannot be made or locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        if os.name != "posix":
+            raise StateError(f"state directory {path} cannot be locked on this system; keep no state here")
+        import fcntl
+
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateError(f"state directory {path} cannot be used: {error.strerror}; name another one") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise StateError(
+                f"state directory {path} is in use by another process; one scorer at a time keeps state in it"
+            ) from error
+
     def sync(self) -> None:
         """Make names of files that were made, renamed or removed outlast a power cut."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -111,7 +158,3 @@ class StateDirectory:
         descriptor, self._lock = self._lock, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-    def _named(self, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
-        found = ((pattern.fullmatch(path.name), path) for path in self.path.iterdir())
-        return sorted((int(match[1]), path) for match, path in found if match)

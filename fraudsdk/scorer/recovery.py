@@ -124,7 +124,8 @@ def recover(
             )
         segment = read_segment(path, first, ends)
         require_identity(path, identity_of(segment), identity, of_log=True)
-        _apply(segment, engine, recorder, found)
+        if segment.stop > found.sequence:  # a snapshot may outlast the end of a log that nobody synced
+            _apply(segment, engine, recorder, found)
         if segment.n_torn_bytes and ends is None:
             _put_aside(path, segment.words.nbytes, found)
     _drop_decided(engine, found)
@@ -149,7 +150,7 @@ def _restore_newest_snapshot(
     recorder: DecisionRecorder,
     found: Recovered,
 ) -> None:
-    for sequence, path in reversed(directory.snapshots()):
+    for _, path in reversed(directory.snapshots()):
         try:
             snapshot, sections = read_snapshot(path)
         except CorruptStateError as error:
@@ -165,7 +166,7 @@ def _restore_newest_snapshot(
         for table, number, word in restore(engine.memory, snapshot, sections):
             recorder.learn(table, number, word)
         engine.adopt_memory()
-        found.sequence = found.sequence_of_snapshot = sequence
+        found.sequence = found.sequence_of_snapshot = snapshot.sequence
         found.snapshot = path
         return
 
@@ -189,8 +190,8 @@ def _apply(segment: Segment, engine: FeatureEngine, recorder: DecisionRecorder, 
                 f"{segment.path} has one transaction twice, in record {words[at + RECORD_SEQUENCE]}; it was kept with a smaller "
                 "journal_capacity: open it with that and close it, which takes a snapshot that any capacity can read"
             )
-    found.n_replayed += max(0, segment.stop - max(found.sequence, segment.first))
-    found.sequence = max(found.sequence, segment.stop)  # a snapshot may outlast a log that nobody synced
+    found.n_replayed += segment.stop - max(found.sequence, segment.first)
+    found.sequence = segment.stop
 
 
 def _apply_other(segment: Segment, at: int, recorder: DecisionRecorder) -> int:

@@ -11,7 +11,19 @@ import pytest
 
 from fraudsdk.cli import main
 
-COMMANDS = ("demo", "simulate", "replay", "train", "compile", "evaluate", "score", "explain", "warmup", "doctor")
+COMMANDS = (
+    "demo",
+    "simulate",
+    "replay",
+    "train",
+    "compile",
+    "evaluate",
+    "score",
+    "explain",
+    "state",
+    "warmup",
+    "doctor",
+)
 HEAVY = ("numba", "llvmlite", "pyarrow", "xgboost", "treelite", "sklearn", "matplotlib", "pandas", "tqdm")
 
 
