@@ -19,6 +19,11 @@ _LOCK: Final = "lock"
 DIGEST_BYTES: Final = 16
 
 
+def torn_off(segment: Path, n_intact_bytes: int) -> Path:
+    """Where recovery puts what comes after the intact bytes of a segment."""
+    return segment.with_name(f"{segment.stem}-{n_intact_bytes}.torn")
+
+
 @dataclass(frozen=True, slots=True)
 class StateIdentity:
     """

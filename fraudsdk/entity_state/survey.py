@@ -20,7 +20,7 @@ from fraudsdk.entity_state.layout import COUNTER_NAMES
 from fraudsdk.entity_state.log_format import HEADER_WORDS, MAX_RECORD_WORDS, RECORD_SEQUENCE, RECORD_WORDS, Words
 from fraudsdk.entity_state.log_reader import Segment, has_record, identity_of, read_segment
 from fraudsdk.entity_state.snapshot import Snapshot, read_head, read_snapshot
-from fraudsdk.entity_state.state_directory import StateFiles, StateIdentity
+from fraudsdk.entity_state.state_directory import StateFiles, StateIdentity, torn_off
 from fraudsdk.errors import StateError, StateUnavailableError
 
 # A scorer that takes a snapshot removes what it made superfluous, once in a million changes.
@@ -336,13 +336,13 @@ def _torn(path: Path, n_intact_bytes: int, sequence: int, n_torn_bytes: int) -> 
     n_whole = _changes_after(path, n_intact_bytes, sequence)
     cut_off = (
         f"{n_torn_bytes:,} bytes at its end are no whole change, as a crash leaves them or a scorer that is writing: a "
-        f"recovery would move them to {path.with_suffix('.torn').name}"
+        f"recovery would move them to {torn_off(path, n_intact_bytes).name}"
     )
     if not n_whole:
         return Report(path.name, n_torn_bytes, cut_off)
     damaged = (
         f"is not as it was written from byte {n_intact_bytes:,} on, and {n_whole:,} whole changes follow later: a disk was "
-        f"damaged, or lost power; a recovery would move {n_torn_bytes:,} bytes to {path.with_suffix('.torn').name}, those "
+        f"damaged, or lost power; a recovery would move {n_torn_bytes:,} bytes to {torn_off(path, n_intact_bytes).name}, those "
         "changes with them; put a copy of the file in its place first"
     )
     return Report(path.name, n_torn_bytes, damaged, is_wrong=True)

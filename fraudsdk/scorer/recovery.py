@@ -19,7 +19,7 @@ import numpy.typing as npt
 from fraudsdk.entity_state.log_format import HEADER_WORDS, RECORD_SEQUENCE, WORD, text_of
 from fraudsdk.entity_state.log_reader import Segment, has_record, identity_of, read_segment
 from fraudsdk.entity_state.snapshot import private, read_snapshot, require_identity, restore
-from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
+from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity, torn_off
 from fraudsdk.errors import CorruptStateError, StateError
 from fraudsdk.features import replay_kernels
 from fraudsdk.features.engine import FeatureEngine
@@ -188,7 +188,7 @@ def _apply(segment: Segment, engine: FeatureEngine, recorder: DecisionRecorder, 
         elif why == replay_kernels.CONTRADICTION:
             raise CorruptStateError(
                 f"{segment.path} has one transaction twice, in record {words[at + RECORD_SEQUENCE]}; it was kept with a smaller "
-                "journal_capacity: open it with that and close it, which takes a snapshot that any capacity can read"
+                "journal_capacity: compact it with that, and any capacity can read the snapshot"
             )
     found.n_replayed += segment.stop - max(found.sequence, segment.first)
     found.sequence = segment.stop
@@ -211,7 +211,7 @@ def _put_aside(path: Path, intact_bytes: int, found: Recovered) -> None:
     with open(path, "r+b") as file:
         file.seek(intact_bytes)
         torn = file.read()
-        aside = path.with_name(f"{path.stem}-{intact_bytes}.torn")
+        aside = torn_off(path, intact_bytes)
         with open(aside, "wb", opener=private) as kept:
             kept.write(torn)
         if intact_bytes > 8 * HEADER_WORDS:

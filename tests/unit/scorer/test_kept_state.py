@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
+import threading
+import weakref
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import numpy as np
 import pytest
@@ -472,3 +476,250 @@ def test_a_child_process_decides_and_promises_nothing(opened):
     scorer.score(purchase(3))
     scorer.close()
     assert 2 == opened().counters()["events"]
+
+
+# --- closing, opening, and what comes in between ---------------------------------------------------------------------
+
+
+def test_a_larger_journal_than_one_that_had_wrapped_goes_on(opened, always_snapshot):
+    before = opened(journal_capacity=60)
+    for number in range(100):
+        before.score(purchase(number))
+    before.close()
+
+    after = opened(journal_capacity=80)
+    for number in range(100, 300):  # rows are written over that were empty when it was opened
+        assert not after.score(purchase(number)).degraded
+
+
+def test_a_log_that_ends_before_its_snapshot_takes_no_numbers_back(opened, state_dir, monkeypatch):
+    """As a power cut leaves it: the snapshot was synced, the log was not."""
+    monkeypatch.setattr(kept_state, "RECORDS_PER_CLOSING_SNAPSHOT", 0)
+    before = opened(durability="none")
+    for number in range(50):
+        before.score(purchase(number))
+    before.close()
+    segment = the_segment(state_dir)
+    segment.write_bytes(segment.read_bytes()[: segment.stat().st_size * 3 // 5])
+    monkeypatch.setattr(kept_state, "RECORDS_PER_CLOSING_SNAPSHOT", 10**9)
+
+    with pytest.warns(RuntimeWarning, match="no whole record"):
+        between = opened()
+    for number in range(50, 60):
+        between.score(purchase(number))
+    kept = remembered(between)
+    between.close()
+
+    assert kept == remembered(opened())
+
+
+def test_nothing_is_taken_once_it_is_closed(opened):
+    scorer = opened()
+    scorer.score(purchase(1))
+    scorer.close()
+    scorer.close()
+
+    with pytest.raises(StateUnavailableError, match="label was not taken.*it was closed"):
+        scorer.feedback("t-1", is_fraud=True)
+    assert "state: log is full: it was closed" in scorer.score(purchase(2)).degraded_because
+    assert 1 == opened().counters()["events"]
+
+
+def test_closing_twice_closes_nobody_elses_files(opened):
+    scorer = opened()
+    scorer.score(purchase(1))
+    scorer.close()
+    others = [os.open(os.devnull, os.O_RDONLY) for _ in range(32)]
+
+    scorer.close()
+
+    for descriptor in others:
+        os.fstat(descriptor)
+        os.close(descriptor)
+
+
+def test_a_writer_that_gave_up_leaves_the_next_owner_alone(opened, full_disk, monkeypatch):
+    monkeypatch.setattr(kept_state, "BUFFER_WORDS", 1 << 16)
+    first = opened()
+    for number in range(20):
+        first.score(purchase(number))
+    monkeypatch.setattr(first._state.log, "close", partial(first._state.log.close, 0.2))
+    with pytest.raises(StateUnavailableError, match="could not be written: No space left"):
+        first.close()
+    full_disk.full = False
+
+    second = opened(durability="sync")
+    for number in range(100, 140):
+        second.score(purchase(number))
+    second.close()
+
+    third = opened()
+    assert 40 == third.counters()["events"]
+    assert third.feedback("t-120", is_fraud=True)
+
+
+def test_a_snapshot_that_no_thread_can_take_is_counted(opened, monkeypatch):
+    monkeypatch.setattr(kept_state, "RECORDS_PER_SNAPSHOT", 10)
+    monkeypatch.setattr(kept_state, "SEGMENT_BYTES", 2_000)
+    start = threading.Thread.start
+
+    def no_more(thread):
+        if thread.name == "fraudsdk-snapshot":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    scorer = opened(durability="sync")
+    for number in range(60):
+        assert not scorer.score(purchase(number)).degraded
+
+    assert scorer.counters()["snapshots_that_failed"] > 0
+
+
+def test_a_snapshot_that_cannot_be_taken_is_counted(opened, monkeypatch):
+    monkeypatch.setattr(kept_state, "RECORDS_PER_SNAPSHOT", 10)
+    monkeypatch.setattr(kept_state, "SEGMENT_BYTES", 2_000)
+    scorer = opened(durability="sync")
+
+    def refuse(*arguments, **options):
+        raise CorruptStateError("it is not as it was written")
+
+    monkeypatch.setattr(kept_state, "recover", refuse)
+    for number in range(60):
+        assert not scorer.score(purchase(number)).degraded
+    scorer._state._compaction.join()
+
+    assert scorer.counters()["snapshots_that_failed"] > 0
+
+
+def test_an_opening_that_fails_lets_the_directory_go(opened, tmp_path):
+    (tmp_path / "bad.toml").write_text(
+        'version = 1\n[[rules]]\nname = "x"\nwhen = "no_such_feature > 1"\nthen = "REVIEW"\n'
+    )
+    with pytest.raises(ConfigurationError):
+        opened(policy=tmp_path / "bad.toml")
+
+    opened().score(purchase(1))
+
+
+def test_a_closed_scorer_is_freed(artefact, state_dir):
+    scorer = Scorer.open(ScorerConfig(model=artefact, hash_key=KEY, state_dir=state_dir))
+    scorer.score(purchase(1))
+    scorer.close()
+    memory = weakref.ref(scorer._engine.memory)
+    del scorer
+    gc.collect()
+
+    assert memory() is None
+
+
+def test_with_sync_a_duplicate_waits_for_the_first_to_be_on_disk(opened, monkeypatch):
+    scorer = opened(durability="sync")
+    scorer.score(purchase(0))
+    go, sync, asked = threading.Event(), os.fdatasync, threading.Event()
+
+    def held(descriptor):
+        asked.set()
+        go.wait(5)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", held)
+    answers: list = []
+    first = threading.Thread(target=lambda: scorer.score(purchase(1)))
+    second = threading.Thread(target=lambda: answers.append(scorer.score(purchase(1))))
+    first.start()
+    asked.wait(5)
+    second.start()
+    second.join(0.2)
+    early = list(answers)
+    go.set()
+    first.join()
+    second.join()
+
+    assert [] == early
+    assert answers[0].duplicate
+
+
+def test_a_verdict_is_not_logged_without_the_words_it_needs(opened, simulated):
+    scorer = opened()
+    log = scorer._state.log
+    wait = log.wait_for_spare_room
+    log.wait_for_spare_room = lambda n_words, timeout_s: n_words <= 7 and wait(n_words, timeout_s)
+    for transaction in simulated.transactions(*range(3_000)):
+        scorer.score(transaction)
+
+    assert len(scorer._recorder.words) > scorer._state._n_words_logged
+    assert scorer.counters()["verdicts_not_logged"] > 0
+
+
+def test_what_was_decided_and_then_forgotten_is_not_undecided(opened, simulated):
+    before = opened(journal_capacity=50)
+    before.score_batch(simulated.transactions(*range(3_000)))
+    before.close()
+
+    assert [] == opened(journal_capacity=50).recovered.undecided
+
+
+def test_a_journal_that_was_enlarged_after_a_crash_is_refused_with_a_remedy(opened):
+    before = opened(journal_capacity=50)
+    for number in (*range(100), 3):  # the last one was forgotten, and counts again
+        before.score(purchase(number, event_time=NOON + timedelta(minutes=number)))
+    before.close()
+
+    with pytest.raises(CorruptStateError, match="with a smaller journal_capacity: compact it"):
+        opened(journal_capacity=200)
+
+
+def test_an_interrupted_batch_is_logged_as_far_as_it_is_remembered(opened, monkeypatch):
+    scorer = opened()
+
+    def interrupted(model, rows):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(type(scorer._judge.model), "margins", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            scorer.score_batch([purchase(number) for number in range(50)])
+    kept = remembered(scorer)
+    assert 50 == scorer.counters()["events"]
+    scorer.close()
+
+    again = opened()
+    assert kept["pool"] == remembered(again)["pool"]
+    assert 50 == len(again.recovered.undecided)
+
+
+def test_a_long_reason_is_cut_and_the_log_is_not(opened, tmp_path):
+    (tmp_path / "long.toml").write_text(
+        'version = 1\n[[rules]]\nname = "any"\nwhen = "amount >= 0"\nthen = "REVIEW"\nreason = "VEL01"\n'
+        f'[reasons.VEL01]\ntext = "{"x" * 40_000}"\ncustomer_text = "activity"\n'
+    )
+    before = opened(policy=tmp_path / "long.toml")
+    for number in range(20):
+        assert "REVIEW" == before.score(purchase(number)).outcome.value
+    before.close()
+
+    after = opened(policy=tmp_path / "long.toml")
+    assert 20 == after.counters()["events"]
+    assert "x" * 2_000 == after.score(purchase(3)).reasons[0].text
+
+
+def test_in_a_batch_what_is_known_needs_no_room(opened, full_disk):
+    scorer = opened()
+    first, *_ = [scorer.score(purchase(number)) for number in range(40)]
+
+    (again,) = scorer.score_batch([purchase(0)])
+
+    assert again.duplicate and not again.degraded
+    assert first.margin == again.margin
+
+
+def test_a_what_if_waits_for_no_disk(opened, full_disk):
+    scorer = opened(durability="sync")
+    scorer.score(purchase(1))
+
+    (in_batch,) = scorer.score_batch([purchase(2)], record=False)
+
+    assert not in_batch.degraded
+    assert not scorer.score(purchase(3), record=False).degraded
+    full_disk.full = False
