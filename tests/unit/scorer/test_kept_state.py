@@ -519,7 +519,7 @@ def test_nothing_is_taken_once_it_is_closed(opened):
     scorer.close()
     scorer.close()
 
-    with pytest.raises(StateUnavailableError, match="label was not taken.*it was closed"):
+    with pytest.raises(StateUnavailableError, match=r"label was not taken.*it was closed"):
         scorer.feedback("t-1", is_fraud=True)
     assert "state: log is full: it was closed" in scorer.score(purchase(2)).degraded_because
     assert 1 == opened().counters()["events"]
