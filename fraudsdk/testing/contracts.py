@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fraudsdk.domain.decision import Decision, Outcome, Reason
+from fraudsdk.entity_state.store import Committed, StateStore
 from fraudsdk.errors import SinkBackpressureError, SinkDeliveryError, SinkError
 from fraudsdk.sinks import DecisionSink
 from fraudsdk.telemetry import Deadline
@@ -161,3 +162,81 @@ class LosingSink:
 def passed_deadline() -> Deadline:
     """A deadline that has passed already."""
     return Deadline.after_us(0, clock=ManualClock())
+
+
+class StateStoreContract:
+    """
+    What every `StateStore` promises.
+
+    A subclass gives a ``store`` fixture, empty, and a second one, ``another``, of another writer in the same place.
+    """
+
+    def test_a_new_writer_begins_at_the_beginning(self, store: StateStore) -> None:
+        assert 0 == store.claim(b"me")
+        assert [b"", b""] == store.read(b"me", 0, [1, -2])
+        assert [] == store.read(b"me", 0, [])
+        assert [] == store.outbox(10)
+
+    def test_parts_alerts_and_place_change_together(self, store: StateStore) -> None:
+        store.claim(b"me")
+
+        assert Committed.WRITTEN is store.commit(b"me", 0, 5, {1: b"one", -(2**63): b"\0\xff\n"}, [b"a", b"b"])
+        assert Committed.WRITTEN is store.commit(b"me", 5, 6, {1: b"one more"}, [])
+
+        assert [b"one more", b"\0\xff\n", b""] == store.read(b"me", 6, [1, -(2**63), 3])
+        assert [b"a", b"b"] == [alert for _, alert in store.outbox(10)]
+        assert 6 == store.claim(b"me again")
+
+    def test_a_commit_that_is_repeated_is_written_once(self, store: StateStore) -> None:
+        store.claim(b"me")
+        store.commit(b"me", 0, 5, {1: b"one"}, [b"a"])
+
+        assert Committed.AGAIN is store.commit(b"me", 0, 5, {1: b"one"}, [b"a"])
+        assert 1 == len(store.outbox(10))
+
+    def test_whoever_lost_the_claim_writes_nothing(self, store: StateStore) -> None:
+        store.claim(b"zombie")
+        store.commit(b"zombie", 0, 5, {1: b"one"}, [])
+        store.claim(b"me")
+
+        assert Committed.FENCED is store.commit(b"zombie", 5, 6, {1: b"a zombie's"}, [b"a zombie's"])
+        assert Committed.FENCED is store.commit(b"zombie", 0, 5, {1: b"one"}, [])  # not even what was written
+        assert Committed.FENCED is store.read(b"zombie", 5, [1])
+        assert [b"one"] == store.read(b"me", 5, [1])
+        assert [] == store.outbox(10)
+
+    def test_a_commit_from_elsewhere_is_refused(self, store: StateStore) -> None:
+        store.claim(b"me")
+        store.commit(b"me", 0, 5, {1: b"one"}, [])
+
+        assert Committed.REGRESSED is store.commit(b"me", 7, 9, {1: b"later"}, [b"a"])
+        assert Committed.REGRESSED is store.commit(b"me", 3, 4, {1: b"earlier"}, [b"a"])
+        assert Committed.REGRESSED is store.read(b"me", 7, [1])
+        assert [b"one"] == store.read(b"me", 5, [1])
+        assert [] == store.outbox(10)
+
+    def test_what_is_acknowledged_leaves_the_outbox(self, store: StateStore) -> None:
+        store.claim(b"me")
+        store.commit(b"me", 0, 1, {}, [b"a", b"b", b"c"])
+        (first, _), _, (last, _) = store.outbox(10)
+
+        store.acknowledge([last, first])
+        store.acknowledge([])
+
+        assert [b"b"] == [alert for _, alert in store.outbox(10)]
+        assert 1 == len(store.outbox(1))
+
+    def test_writers_do_not_meet(self, store: StateStore, another: StateStore) -> None:
+        store.claim(b"me")
+        store.commit(b"me", 0, 5, {1: b"mine"}, [b"mine"])
+
+        assert 0 == another.claim(b"me")
+        assert [b""] == another.read(b"me", 0, [1])
+        assert [] == another.outbox(10)
+
+    def test_many_parts_and_large_ones(self, store: StateStore) -> None:
+        parts = {key: bytes([key % 256]) * (key % 2_000) for key in range(1, 3_000)} | {9_999: bytes(2_000_000)}
+        store.claim(b"me")
+
+        assert Committed.WRITTEN is store.commit(b"me", 0, 1, parts, [])
+        assert list(parts.values()) == store.read(b"me", 1, list(parts))

@@ -1,0 +1,5 @@
+"""State over Redis (``pip install fraudsdk[redis]``)."""
+
+from fraudsdk.adapters.redis.store import RedisStore
+
+__all__ = ["RedisStore"]

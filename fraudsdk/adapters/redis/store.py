@@ -1,0 +1,123 @@
+"""
+A writer's state in Redis.
+
+::
+
+    fs1:{WRITER}:meta      HASH    tok = token of the claim, o = next change
+    fs1:{WRITER}:KEY       STRING  the part of an entity
+    fs1:{WRITER}:out       STREAM  alerts that nobody has acknowledged yet
+
+All keys of a writer share a hash tag: one slot, one node, one script.  A script runs alone, so that parts and offset change
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import redis
+
+from fraudsdk.entity_state.store import Committed
+from fraudsdk.errors import ConfigurationError, StateUnavailableError
+
+_CLAIM: Final = """
+redis.call('HSET', KEYS[1], 'tok', ARGV[1])
+return redis.call('HGET', KEYS[1], 'o') or '0'
+"""
+# A store that is empty has no token: it lost everything, and nobody has fenced us.
+_COMMIT: Final = """
+local meta = redis.call('HMGET', KEYS[1], 'tok', 'o')
+if meta[1] and meta[1] ~= ARGV[1] then return 'FENCED' end
+local at = meta[2] or '0'
+if at == ARGV[3] and ARGV[2] ~= ARGV[3] then return 'AGAIN' end
+if at ~= ARGV[2] or not meta[1] then return 'REGRESSED' end
+local n = #KEYS - 2
+for i = 1, n do redis.call('SET', KEYS[2 + i], ARGV[3 + i]) end
+for i = n + 4, #ARGV do redis.call('XADD', KEYS[2], '*', 'alert', ARGV[i]) end
+redis.call('HSET', KEYS[1], 'o', ARGV[3])
+return 'WRITTEN'
+"""
+_READ: Final = """
+local meta = redis.call('HMGET', KEYS[1], 'tok', 'o')
+if meta[1] and meta[1] ~= ARGV[1] then return 'FENCED' end
+if (meta[2] or '0') ~= ARGV[2] or not meta[1] then return 'REGRESSED' end
+local parts = {}
+for i = 2, #KEYS do parts[i - 1] = redis.call('GET', KEYS[i]) or '' end
+return parts
+"""
+
+
+class RedisStore:
+    """
+    A `StateStore`.
+
+    Parameters
+    ----------
+    client : redis.Redis
+        With ``decode_responses`` off, and with a ``socket_timeout``: a store that does not answer must not be waited for for ever.
+    writer : str
+        Whose state it is; letters, digits, dots and dashes.
+
+    Raises
+    ------
+    ConfigurationError
+        The client or the name will not do.
+    """
+
+    def __init__(self, client: redis.Redis, writer: str) -> None:
+        options = client.get_connection_kwargs()
+        if options.get("decode_responses"):
+            raise ConfigurationError("the Redis client decodes responses, and parts are bytes; make it without")
+        if not options.get("socket_timeout"):
+            raise ConfigurationError("the Redis client waits for ever; give it a socket_timeout, such as 0.5")
+        if not writer or not all(each.isalnum() or each in ".-" for each in writer):
+            raise ConfigurationError(f"a writer's name has letters, digits, dots and dashes, was {writer!r}; rename it")
+        self._client = client
+        self._prefix = f"fs1:{{{writer}}}:"
+        self._meta = f"{self._prefix}meta"
+        self._out = f"{self._prefix}out"
+        self._claim = client.register_script(_CLAIM)
+        self._commit = client.register_script(_COMMIT)
+        self._read = client.register_script(_READ)
+
+    def claim(self, token: bytes) -> int:
+        """As `StateStore`."""
+        return int(_answer(lambda: self._claim(keys=[self._meta], args=[token])))
+
+    def commit(
+        self, token: bytes, previous: int, next: int, parts: Mapping[int, bytes], alerts: Sequence[bytes]
+    ) -> Committed:
+        """As `StateStore`."""
+        keys = [self._meta, self._out, *map(self._key, parts)]
+        args: list[Any] = [token, previous, next, *parts.values(), *alerts]
+        return Committed(_answer(lambda: self._commit(keys=keys, args=args)).decode())
+
+    def read(self, token: bytes, place: int, keys: Sequence[int]) -> list[bytes] | Committed:
+        """As `StateStore`."""
+        named = [self._meta, *map(self._key, keys)]
+        answer: list[bytes] | bytes = _answer(lambda: self._read(keys=named, args=[token, place]))
+        return answer if isinstance(answer, list) else Committed(answer.decode())
+
+    def outbox(self, limit: int) -> list[tuple[str, bytes]]:
+        """As `StateStore`."""
+        entries: list[Any] = _answer(lambda: self._client.xrange(self._out, count=limit))
+        return [(name.decode(), fields[b"alert"]) for name, fields in entries]
+
+    def acknowledge(self, names: Iterable[str]) -> None:
+        """As `StateStore`."""
+        listed = list(names)
+        if listed:
+            _answer(lambda: self._client.xdel(self._out, *listed))
+
+    def _key(self, key: int) -> str:
+        return f"{self._prefix}{key & 0xFFFF_FFFF_FFFF_FFFF:016x}"
+
+
+def _answer(ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except redis.exceptions.RedisError as error:  # whatever it is, nothing of it is the caller's fault
+        raise StateUnavailableError(
+            f"Redis does not answer ({type(error).__name__}); the same call is safe to repeat"
+        ) from error

@@ -1,0 +1,126 @@
+"""
+Where parts are kept outside the process, and what a store promises: state and its place in the log change together.
+
+A *writer* is whoever applies one log in order: a partition of a stream, say.  Its state before change ``o`` is a function of the
+changes before ``o`` alone, so a store that replaces (parts, ``o``) at once can be asked where to go on, whatever died in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from typing import Protocol
+
+
+class Committed(Enum):
+    """What became of a commit, or of a read."""
+
+    WRITTEN = "WRITTEN"
+    AGAIN = "AGAIN"  # it had been written: a repeated call whose first answer was lost
+    FENCED = "FENCED"  # another has claimed the writer; nothing was written
+    REGRESSED = "REGRESSED"  # the store is not where we left it: it lost changes; nothing was written
+
+
+class StateStore(Protocol):
+    """
+    State of one writer.
+
+    Every method raises `StateUnavailableError` where the store does not answer; the call may have had its effect then, and is
+    repeated as it was.
+    """
+
+    def claim(self, token: bytes) -> int:
+        """
+        Take the writer: whoever had it is fenced from now on.
+
+        Returns
+        -------
+        int
+            The change to go on with; 0 for a writer that has never written.
+        """
+        ...
+
+    def commit(
+        self, token: bytes, previous: int, next: int, parts: Mapping[int, bytes], alerts: Sequence[bytes]
+    ) -> Committed:
+        """
+        Replace parts, append alerts to the outbox and move on, all or nothing.
+
+        Parameters
+        ----------
+        token : bytes
+            Of the claim.
+        previous, next : int
+            Changes before `previous` are in the store; with this commit those before `next` are.
+        parts : Mapping of int to bytes
+            By entity key.
+        alerts : sequence of bytes
+            What must be told of these changes.
+        """
+        ...
+
+    def read(self, token: bytes, place: int, keys: Sequence[int]) -> list[bytes] | Committed:
+        """
+        The writer's parts of entities as they are before change `place`, empty for those that it has none of.
+
+        A part that another wrote, or of another place, must not be mixed with what is cached: `FENCED` and `REGRESSED` say so.
+        """
+        ...
+
+    def outbox(self, limit: int) -> list[tuple[str, bytes]]:
+        """Alerts that were committed and not acknowledged, oldest first, with the names that `acknowledge` takes."""
+        ...
+
+    def acknowledge(self, names: Iterable[str]) -> None:
+        """Alerts have been told."""
+        ...
+
+
+class MemoryStore:
+    """A store in this process: what tests and simulations compare others with."""
+
+    def __init__(self) -> None:
+        self._token = b""
+        self._next = 0
+        self._parts: dict[int, bytes] = {}
+        self._outbox: dict[str, bytes] = {}
+        self._n_alerts = 0
+
+    def claim(self, token: bytes) -> int:
+        """As `StateStore`."""
+        self._token = token
+        return self._next
+
+    def commit(
+        self, token: bytes, previous: int, next: int, parts: Mapping[int, bytes], alerts: Sequence[bytes]
+    ) -> Committed:
+        """As `StateStore`."""
+        if token != self._token:
+            return Committed.FENCED
+        if self._next == next and previous != next:
+            return Committed.AGAIN
+        if self._next != previous:
+            return Committed.REGRESSED
+        self._parts.update(parts)
+        for alert in alerts:
+            self._n_alerts += 1
+            self._outbox[f"{self._n_alerts}"] = alert
+        self._next = next
+        return Committed.WRITTEN
+
+    def read(self, token: bytes, place: int, keys: Sequence[int]) -> list[bytes] | Committed:
+        """As `StateStore`."""
+        if token != self._token:
+            return Committed.FENCED
+        if place != self._next:
+            return Committed.REGRESSED
+        return [self._parts.get(key, b"") for key in keys]
+
+    def outbox(self, limit: int) -> list[tuple[str, bytes]]:
+        """As `StateStore`."""
+        return list(self._outbox.items())[:limit]
+
+    def acknowledge(self, names: Iterable[str]) -> None:
+        """As `StateStore`."""
+        for name in names:
+            self._outbox.pop(name, None)
