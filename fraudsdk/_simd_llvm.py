@@ -82,7 +82,6 @@ load_float32 = _loader(types.float32, _F32, 4)
 load_int64 = _loader(types.int64, _I64, 8)
 load_int32 = _loader(types.int64, _I32, 4, _signed)
 load_uint16 = _loader(types.int64, _I16, 2, _unsigned)
-load_uint8 = _loader(types.int64, _I8, 1, _unsigned)
 
 
 @intrinsic
@@ -105,6 +104,33 @@ def store_float32(typing_context, address, value):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.float32), generate
+
+
+@intrinsic
+def clear_bytes(typing_context, address):
+    """Write 64 zeros."""
+
+    def generate(context, builder, signature, arguments):
+        zeros = builder.store(_splat(0, bytes64.llvm), _at(builder, arguments[0], bytes64.llvm))
+        zeros.align = _BYTES
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@intrinsic
+def unite_bytes(typing_context, address, others):
+    """Add the bits of the 64 bytes at `others` to those at `address`."""
+
+    def generate(context, builder, signature, arguments):
+        places = [_at(builder, argument, bytes64.llvm) for argument in arguments]
+        loaded = [builder.load(place) for place in places]
+        united = builder.store(builder.or_(*loaded), places[0])
+        for each in (*loaded, united):
+            each.align = _BYTES
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
 
 
 def on_stack(n_bytes: int) -> Any:
@@ -164,6 +190,19 @@ def shifted_right(typing_context, value, count):
 
     def generate(context, builder, signature, arguments):
         return builder.lshr(arguments[0], builder.and_(arguments[1], ir.Constant(_I64, 63)))
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def spread(typing_context, bits, lanes):
+    """The lowest bits of a word, in order, where `lanes` has its bits; with BMI2."""
+
+    def generate(context, builder, signature, arguments):
+        deposit = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_I64, [_I64, _I64]), "llvm.x86.bmi.pdep.64"
+        )
+        return builder.call(deposit, arguments)
 
     return types.int64(types.int64, types.int64), generate
 
@@ -329,3 +368,19 @@ def four_eights(typing_context, first, second, third, fourth):
         return builder.bitcast(quarters, bytes32.llvm)
 
     return bytes32(types.int64, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def picked_from_eights(typing_context, eights, index):
+    """Byte ``index & 7`` of each lane's own eight bytes, with AVX2."""
+
+    def generate(context, builder, signature, arguments):
+        shuffle = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(bytes32.llvm, [bytes32.llvm] * 2), "llvm.x86.avx2.pshuf.b"
+        )
+        within = builder.and_(arguments[1], _splat(7, bytes32.llvm))
+        # The shuffle looks at sixteen bytes at a time: two eights.
+        second = ir.Constant(bytes32.llvm, [k & 8 for k in range(_HALF)])
+        return builder.call(shuffle, [arguments[0], builder.or_(within, second)])
+
+    return bytes32(bytes32, bytes32), generate

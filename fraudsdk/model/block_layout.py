@@ -31,6 +31,9 @@ VALUES_AT: Final = 17
 ROOT_LEVELS: Final = (
     18  # of the two: 1, 2 or 3, as few as the depth allows, for there are 2 ** ROOT_LEVELS blocks below a root
 )
+SETS_AT: Final = 19  # of the blocks at TESTS_AT: SET_WORDS for each
+ROOT_SETS_AT: Final = 20  # of those at ROOTS_AT
+N_DECISION_REGISTERS: Final = 21  # that follow the columns of a row
 HEADER_WORDS: Final = 24
 
 # Shapes of a forest.
@@ -49,20 +52,25 @@ ROOT_EXITS: Final = 8
 REGISTER: Final = 64  # bytes
 
 # The 64 bytes of a block's lanes, by purpose; a block of a forest that is not GENERAL has the first two only.
-COLUMN: Final = 0  # the column modulo 128; the highest bit: a missing value goes left
+COLUMN: Final = 0  # the column modulo 128; the highest bit: a missing value goes left.  Of a categorical test: its byte of the decisions
 TEST: Final = 64  # what the rank must reach
-PAIR: Final = 128  # the column divided by 128
-BITS: Final = 192  # of a categorical test: the bit of its set
+BITS: Final = 128  # of a categorical test: its bit of that byte
+PAIR: Final = 192  # the column divided by 128
 SMALL_BLOCK: Final = 128
 LARGE_BLOCK: Final = 256
 DEFAULT_LEFT: Final = 128
+NEVER: Final = 255  # a test that no rank reaches where a missing value goes left
+
+# Words of what a block of a GENERAL forest has besides.
+SET_LANES: Final = 0  # bit k: node k is a categorical test
+SET_PLACE: Final = 1  # byte of the row where the decisions of these begin
+SET_WORDS: Final = 2
 
 COLUMNS_PER_PAIR: Final = 128
 MISSING: Final = 255
-MAX_CUTS_PER_COLUMN: Final = 254
-# Columns of a row are kept on the stack of the thread that scores.
-MAX_PAIRS: Final = 128
-ROW_BYTES: Final = MAX_PAIRS * COLUMNS_PER_PAIR
+MAX_CUTS_PER_COLUMN: Final = 253  # 254 would reach NEVER
+# Columns and decisions of a row are kept on the stack of the thread that scores.
+ROW_BYTES: Final = 16_384
 BATCH_BYTES: Final = 4 * ROW_BYTES
 MAX_BLOCK_ROWS: Final = 64
 ROWS_PER_STEP: Final = 4
@@ -73,7 +81,7 @@ PATHS_AT: Final = 8 * HEADER_WORDS
 PATH_BITS: Final = 7
 PATH_MASK: Final = 127
 
-# An entry of a feature with at most 254 cuts: the feature, and 32 bits higher where its cuts are.
+# An entry of a feature with at most 253 cuts: the feature, and 32 bits higher where its cuts are.
 PLACE_SHIFT: Final = 32
 FEATURE_MASK: Final = (1 << PLACE_SHIFT) - 1
 FANOUT: Final = 16
@@ -89,7 +97,7 @@ WIDE_WORDS: Final = 16
 # Words of an entry of a categorical feature.
 CATEGORICAL_FEATURE: Final = 0
 CATEGORICAL_CODES: Final = 1
-CATEGORICAL_COLUMN: Final = 2
-CATEGORICAL_COLUMNS: Final = 3
-CATEGORICAL_ROWS_AT: Final = 4
+CATEGORICAL_REGISTERS: Final = 2  # of decisions that some test of the feature is in
+CATEGORICAL_PLACES_AT: Final = 3  # byte of the decisions where each of these begins
+CATEGORICAL_ROWS_AT: Final = 4  # for each code, for "none of these", and for "missing": what these registers hold
 CATEGORICAL_WORDS: Final = 8

@@ -97,7 +97,7 @@ def test_forests_whose_rows_take_many_registers_are_walked(make_tree, monkeypatc
 
 def test_a_forest_too_large_for_blocks_is_walked_and_refuses_to_be_forced(make_tree, monkeypatch):
     tables, _ = tables_of(100, depth=6, n_trees=20, make_tree=make_tree)
-    monkeypatch.setattr(engine.build_blocks.__globals__["layout"], "MAX_PAIRS", 0)
+    monkeypatch.setattr(engine.build_blocks.__globals__["layout"], "ROW_BYTES", 0)
 
     with pytest.raises(ConfigurationError, match="choose the portable engine"):
         build_blocks(tables)
