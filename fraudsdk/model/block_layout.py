@@ -52,7 +52,7 @@ ROOT_EXITS: Final = 8
 REGISTER: Final = 64  # bytes
 
 # The 64 bytes of a block's lanes, by purpose; a block of a forest that is not GENERAL has the first two only.
-COLUMN: Final = 0  # the column modulo 128, or a categorical test's byte of the decisions; the highest bit: a missing value goes left
+COLUMN: Final = 0  # the column modulo 128, or a categorical test's byte of the decisions; highest bit: a missing value goes left
 TEST: Final = 64  # what the rank must reach
 BITS: Final = 128  # of a categorical test: its bit of that byte
 PAIR: Final = 192  # the column divided by 128
