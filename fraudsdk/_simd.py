@@ -41,6 +41,7 @@ def on_stack(n_bytes: int) -> Any:
     return Deferred(lambda: deferred("fraudsdk._simd_llvm:on_stack").made(n_bytes))
 
 
+in_its_own_frame = deferred("fraudsdk._simd_llvm:in_its_own_frame")
 load_bytes = deferred("fraudsdk._simd_llvm:load_bytes")
 load_floats = deferred("fraudsdk._simd_llvm:load_floats")
 load_float32 = deferred("fraudsdk._simd_llvm:load_float32")

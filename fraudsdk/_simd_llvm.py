@@ -107,6 +107,18 @@ def store_float32(typing_context, address, value):
 
 
 @intrinsic
+def in_its_own_frame(typing_context):
+    """The device function that says this is called, not inlined."""
+
+    def generate(context, builder, signature, arguments):
+        builder.function.attributes.discard("alwaysinline")
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
 def clear_bytes(typing_context, address):
     """Write 64 zeros."""
 

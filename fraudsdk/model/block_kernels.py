@@ -41,6 +41,7 @@ from fraudsdk._simd import (
     fetched,
     fetched_half,
     four_eights,
+    in_its_own_frame,
     load_bytes,
     load_float32,
     load_floats,
@@ -139,7 +140,7 @@ def _decide_sets(row, tables, columns):
 @device
 def _rank(row, tables, columns):
     """Fill the columns of a row and its decisions: what all tests of the forest look at."""
-    if _word(tables, layout.GENERAL):
+    if _word(tables, layout.KIND) != layout.NUMERIC:
         _decide_sets(row, tables, columns)
     n_tiny = _rank_tiny(row, tables, columns)
     _rank_narrow(row, tables, columns + n_tiny)
@@ -156,18 +157,33 @@ def _mask(instruction_set, tests, sets, block, columns, n_pairs):
 
 
 @device
-def _general_mask(instruction_set, tests, sets, block, columns, n_pairs):
-    """Bit k: node k of a block goes right."""
+def _decided(sets, block, columns):
+    """Bit k: node k of a block is a categorical test that goes right."""
+    own = sets + 8 * layout.SET_WORDS * block
+    return spread(load_int64(columns + _word(own, layout.SET_PLACE)), _word(own, layout.SET_LANES))
+
+
+@device
+def _mixed_mask(instruction_set, tests, sets, block, columns, n_pairs):
+    """Bit k: node k of a block goes right; for at most 128 columns."""
     at = tests + layout.LARGE_BLOCK * block
     index = load_bytes(at + layout.COLUMN)
     ranks = fetched(instruction_set, columns, index)
+    above = at_least(plus_sign_bit(ranks, index), load_bytes(at + layout.TEST))
+    return above | _decided(sets, block, columns)
+
+
+@device
+def _general_mask(instruction_set, tests, sets, block, columns, n_pairs):
+    """Bit k: node k of a block goes right."""
+    at = tests + layout.LARGE_BLOCK * block
+    index, pair = load_bytes(at + layout.COLUMN), load_bytes(at + layout.PAIR)
+    ranks = fetched(instruction_set, columns, index)
     for k in range(1, n_pairs):
         other = fetched(instruction_set, columns + layout.COLUMNS_PER_PAIR * k, index)
-        ranks = replaced_where_equal(ranks, other, load_bytes(at + layout.PAIR), k)
+        ranks = replaced_where_equal(ranks, other, pair, k)
     above = at_least(plus_sign_bit(ranks, index), load_bytes(at + layout.TEST))
-    own = sets + 8 * layout.SET_WORDS * block
-    decisions = load_int64(columns + _word(own, layout.SET_PLACE))
-    return above | spread(decisions, _word(own, layout.SET_LANES))
+    return above | _decided(sets, block, columns)
 
 
 @device
@@ -196,6 +212,7 @@ def _leaf(mask_of, instruction_set, tests, sets, block, exits, columns, n_pairs,
 @device
 def _one_block(mask_of, instruction_set, tables, columns, begin, end, total):
     """Add the leaves of trees `begin` to `end`, of depth 6 at most."""
+    in_its_own_frame()
     tests, sets = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.SETS_AT)
     exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
     for tree in range(begin, end):
@@ -206,6 +223,7 @@ def _one_block(mask_of, instruction_set, tables, columns, begin, end, total):
 @device
 def _two_blocks(mask_of, instruction_set, tables, columns, begin, end, total):
     """Add the leaves of trees `begin`, a multiple of eight, to `end`, of depth 9 at most."""
+    in_its_own_frame()
     roots, root_sets = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.ROOT_SETS_AT)
     tests, sets = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.SETS_AT)
     exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
@@ -240,6 +258,7 @@ def _chained(mask_of, instruction_set, tables, columns, begin, end, total):
     Where a path ends in its first block the second is walked for nothing: cheaper than a branch that nobody can predict.  Few
     paths go deeper than two blocks.
     """
+    in_its_own_frame()
     tests, sets = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.SETS_AT)
     exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
     values = tables + _word(tables, layout.VALUES_AT)
@@ -269,21 +288,13 @@ def _half_mask(a, b, c, d, sets, p, q, r, s, columns, n_pairs):
 
 
 @device
-def _general_half_mask(a, b, c, d, sets, p, q, r, s, columns, n_pairs):
+def _half_decided(a, b, c, d, index, sets, p, q, r, s, columns):
     """
-    `_half_mask`, of any forest.
+    Categorical tests among seven nodes of each of four blocks that go right.
 
-    Lanes of categorical tests pick their bits out of their block's decisions: PDEP takes 20 times as long on the older CPUs
-    that have AVX2 alone, AMD's before Zen 3.
+    Lanes pick their bits out of their block's decisions: PDEP takes 20 times as long on AMD's CPUs before Zen 3, which have AVX2
+    alone.
     """
-    index = four_eights(a, b, c, d)
-    tests = four_eights(a + layout.TEST, b + layout.TEST, c + layout.TEST, d + layout.TEST)
-    ranks = fetched_half(columns, index)
-    for k in range(1, n_pairs):
-        pair = four_eights(a + layout.PAIR, b + layout.PAIR, c + layout.PAIR, d + layout.PAIR)
-        other = fetched_half(columns + layout.COLUMNS_PER_PAIR * k, index)
-        ranks = replaced_where_equal(ranks, other, pair, k)
-    above = at_least(plus_sign_bit(ranks, index), tests)
     bits = four_eights(a + layout.BITS, b + layout.BITS, c + layout.BITS, d + layout.BITS)
     decisions = four_eights(
         _decisions_at(sets, p, columns),
@@ -291,7 +302,30 @@ def _general_half_mask(a, b, c, d, sets, p, q, r, s, columns, n_pairs):
         _decisions_at(sets, r, columns),
         _decisions_at(sets, s, columns),
     )
-    return above | shares_bit(picked_from_eights(decisions, index), bits)
+    return shares_bit(picked_from_eights(decisions, index), bits)
+
+
+@device
+def _mixed_half_mask(a, b, c, d, sets, p, q, r, s, columns, n_pairs):
+    """`_half_mask`, also of categorical tests."""
+    index = four_eights(a, b, c, d)
+    tests = four_eights(a + layout.TEST, b + layout.TEST, c + layout.TEST, d + layout.TEST)
+    above = at_least(plus_sign_bit(fetched_half(columns, index), index), tests)
+    return above | _half_decided(a, b, c, d, index, sets, p, q, r, s, columns)
+
+
+@device
+def _general_half_mask(a, b, c, d, sets, p, q, r, s, columns, n_pairs):
+    """`_half_mask`, of any forest."""
+    index = four_eights(a, b, c, d)
+    pair = four_eights(a + layout.PAIR, b + layout.PAIR, c + layout.PAIR, d + layout.PAIR)
+    tests = four_eights(a + layout.TEST, b + layout.TEST, c + layout.TEST, d + layout.TEST)
+    ranks = fetched_half(columns, index)
+    for k in range(1, n_pairs):
+        other = fetched_half(columns + layout.COLUMNS_PER_PAIR * k, index)
+        ranks = replaced_where_equal(ranks, other, pair, k)
+    above = at_least(plus_sign_bit(ranks, index), tests)
+    return above | _half_decided(a, b, c, d, index, sets, p, q, r, s, columns)
 
 
 @device
@@ -325,8 +359,9 @@ def _four_leaves(half_mask_of, size, p, q, r, s, tests, sets, exits, columns, n_
 
 
 @device
-def _one_block_in_fours(half_mask_of, mask_of, instruction_set, size, tables, columns, begin, end, total):
+def _one_block_in_fours(half_mask_of, size, tables, columns, begin, end, total):
     """`_one_block`, four trees at a time."""
+    in_its_own_frame()
     tests, sets = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.SETS_AT)
     exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
     for p in range(begin, end, 4):
@@ -340,6 +375,7 @@ def _one_block_in_fours(half_mask_of, mask_of, instruction_set, size, tables, co
 @device
 def _two_blocks_in_fours(half_mask_of, mask_of, instruction_set, size, tables, columns, begin, end, total):
     """`_two_blocks`, four trees at a time below their roots."""
+    in_its_own_frame()
     roots, root_sets = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.ROOT_SETS_AT)
     tests, sets = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.SETS_AT)
     exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
@@ -357,39 +393,47 @@ def _two_blocks_in_fours(half_mask_of, mask_of, instruction_set, size, tables, c
 
 
 @device
+def _walk(mask_of, tables, columns, begin, end, total):
+    """Add the leaves of trees `begin` to `end` of a forest of any shape, with AVX-512."""
+    chosen, shape = avx512(), _word(tables, layout.SHAPE)
+    if shape == layout.ONE_BLOCK:
+        return _one_block(mask_of, chosen, tables, columns, begin, end, total)
+    if shape == layout.TWO_BLOCKS:
+        return _two_blocks(mask_of, chosen, tables, columns, begin, end, total)
+    return _chained(mask_of, chosen, tables, columns, begin, end, total)
+
+
+@device
 def walk_avx512(tables, columns, begin, end, total):
     """Add the leaves that a ranked row reaches in trees `begin`, a multiple of eight, to `end`."""
-    chosen, shape = avx512(), _word(tables, layout.SHAPE)
-    if _word(tables, layout.GENERAL):
-        if shape == layout.ONE_BLOCK:
-            return _one_block(_general_mask, chosen, tables, columns, begin, end, total)
-        if shape == layout.TWO_BLOCKS:
-            return _two_blocks(_general_mask, chosen, tables, columns, begin, end, total)
-        return _chained(_general_mask, chosen, tables, columns, begin, end, total)
+    kind = _word(tables, layout.KIND)
+    if kind == layout.NUMERIC:
+        return _walk(_mask, tables, columns, begin, end, total)
+    if kind == layout.MIXED:
+        return _walk(_mixed_mask, tables, columns, begin, end, total)
+    return _walk(_general_mask, tables, columns, begin, end, total)
+
+
+@device
+def _walk_in_fours(half_mask_of, mask_of, size, tables, columns, begin, end, total):
+    """Add the leaves of trees `begin` to `end` of a forest of any shape, with AVX2."""
+    chosen, shape = avx2(), _word(tables, layout.SHAPE)
     if shape == layout.ONE_BLOCK:
-        return _one_block(_mask, chosen, tables, columns, begin, end, total)
+        return _one_block_in_fours(half_mask_of, size, tables, columns, begin, end, total)
     if shape == layout.TWO_BLOCKS:
-        return _two_blocks(_mask, chosen, tables, columns, begin, end, total)
-    return _chained(_mask, chosen, tables, columns, begin, end, total)
+        return _two_blocks_in_fours(half_mask_of, mask_of, chosen, size, tables, columns, begin, end, total)
+    return _chained(mask_of, chosen, tables, columns, begin, end, total)
 
 
 @device
 def walk_avx2(tables, columns, begin, end, total):
     """Add the leaves that a ranked row reaches in trees `begin`, a multiple of eight, to `end`."""
-    chosen, shape = avx2(), _word(tables, layout.SHAPE)
-    if _word(tables, layout.GENERAL):
-        half, whole, size = _general_half_mask, _general_mask, layout.LARGE_BLOCK
-        if shape == layout.ONE_BLOCK:
-            return _one_block_in_fours(half, whole, chosen, size, tables, columns, begin, end, total)
-        if shape == layout.TWO_BLOCKS:
-            return _two_blocks_in_fours(half, whole, chosen, size, tables, columns, begin, end, total)
-        return _chained(whole, chosen, tables, columns, begin, end, total)
-    size = layout.SMALL_BLOCK
-    if shape == layout.ONE_BLOCK:
-        return _one_block_in_fours(_half_mask, _mask, chosen, size, tables, columns, begin, end, total)
-    if shape == layout.TWO_BLOCKS:
-        return _two_blocks_in_fours(_half_mask, _mask, chosen, size, tables, columns, begin, end, total)
-    return _chained(_mask, chosen, tables, columns, begin, end, total)
+    kind = _word(tables, layout.KIND)
+    if kind == layout.NUMERIC:
+        return _walk_in_fours(_half_mask, _mask, layout.SMALL_BLOCK, tables, columns, begin, end, total)
+    if kind == layout.MIXED:
+        return _walk_in_fours(_mixed_half_mask, _mixed_mask, layout.LARGE_BLOCK, tables, columns, begin, end, total)
+    return _walk_in_fours(_general_half_mask, _general_mask, layout.LARGE_BLOCK, tables, columns, begin, end, total)
 
 
 @device
@@ -420,6 +464,7 @@ def margin_of(walk, row, tables):
 @device
 def _one_block_by_four(mask_of, instruction_set, tables, columns, width, begin, end, totals):
     """`_one_block` for four rows, `width` bytes apart: blocks are loaded once, and four sums do not wait for each other."""
+    in_its_own_frame()
     tests, sets = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.SETS_AT)
     exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
     a, b = load_float32(totals), load_float32(totals + 4)
@@ -446,14 +491,16 @@ def _each_of_four(walk, tables, columns, width, begin, end, totals):
 @device
 def four_rows_avx512(tables, columns, width, begin, end, totals):
     """`walk_avx512` for four rows, `width` bytes apart."""
-    if _word(tables, layout.SHAPE) == layout.ONE_BLOCK:
-        if _word(tables, layout.GENERAL):
-            _one_block_by_four(_general_mask, avx512(), tables, columns, width, begin, end, totals)
-        else:
-            _one_block_by_four(_mask, avx512(), tables, columns, width, begin, end, totals)
-    else:
+    kind = _word(tables, layout.KIND)
+    if _word(tables, layout.SHAPE) != layout.ONE_BLOCK:
         # Rows of a deeper tree part company after its first block: there is nothing to load once.
         _each_of_four(walk_avx512, tables, columns, width, begin, end, totals)
+    elif kind == layout.NUMERIC:
+        _one_block_by_four(_mask, avx512(), tables, columns, width, begin, end, totals)
+    elif kind == layout.MIXED:
+        _one_block_by_four(_mixed_mask, avx512(), tables, columns, width, begin, end, totals)
+    else:
+        _one_block_by_four(_general_mask, avx512(), tables, columns, width, begin, end, totals)
 
 
 @device

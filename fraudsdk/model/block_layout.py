@@ -14,7 +14,7 @@ N_FEATURES: Final = 0
 N_TREES: Final = 1
 BASE_MARGIN: Final = 2  # float32 bits
 SHAPE: Final = 3
-GENERAL: Final = 4  # 1: more than 128 columns, or categorical tests
+KIND: Final = 4
 N_PAIRS: Final = 5  # of registers that hold the columns of a row, 128 each
 N_TINY: Final = 6
 TINY_AT: Final = 7
@@ -36,6 +36,11 @@ ROOT_SETS_AT: Final = 20  # of those at ROOTS_AT
 N_DECISION_REGISTERS: Final = 21  # that follow the columns of a row
 HEADER_WORDS: Final = 24
 
+# Kinds of a forest: three pieces of code for the decisions of a block.
+NUMERIC: Final = 0  # at most 128 columns, no categorical tests
+MIXED: Final = 1  # at most 128 columns, and categorical tests
+GENERAL: Final = 2  # more columns, with categorical tests or without
+
 # Shapes of a forest.
 ONE_BLOCK: Final = 0  # depth to 6: one block per tree
 TWO_BLOCKS: Final = (
@@ -51,8 +56,10 @@ EXITS: Final = 64  # of a block
 ROOT_EXITS: Final = 8
 REGISTER: Final = 64  # bytes
 
-# The 64 bytes of a block's lanes, by purpose; a block of a forest that is not GENERAL has the first two only.
-COLUMN: Final = 0  # the column modulo 128, or a categorical test's byte of the decisions; highest bit: a missing value goes left
+# The 64 bytes of a block's lanes, by purpose; a block of a NUMERIC forest has the first two only.
+COLUMN: Final = (
+    0  # the column modulo 128, or a categorical test's byte of the decisions; highest bit: a missing value goes left
+)
 TEST: Final = 64  # what the rank must reach
 BITS: Final = 128  # of a categorical test: its bit of that byte
 PAIR: Final = 192  # the column divided by 128
@@ -61,7 +68,7 @@ LARGE_BLOCK: Final = 256
 DEFAULT_LEFT: Final = 128
 NEVER: Final = 255  # a test that no rank reaches where a missing value goes left
 
-# Words of what a block of a GENERAL forest has besides.
+# Words of what a block has besides, unless the forest is NUMERIC.
 SET_LANES: Final = 0  # bit k: node k is a categorical test
 SET_PLACE: Final = 1  # byte of the row where the decisions of these begin
 SET_WORDS: Final = 2

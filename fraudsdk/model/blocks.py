@@ -57,7 +57,8 @@ def build_blocks(words: Int32Array) -> UInt8Array:
     header[layout.N_FEATURES] = forest.n_features
     header[layout.N_TREES] = forest.roots.size
     header[layout.BASE_MARGIN] = forest.base_margin.view(np.int32)
-    header[[layout.GENERAL, layout.N_PAIRS]] = n_pairs > 1 or bool(forest.n_categories), n_pairs
+    mixed = layout.MIXED if forest.n_categories else layout.NUMERIC
+    header[[layout.KIND, layout.N_PAIRS]] = layout.GENERAL if n_pairs > 1 else mixed, n_pairs
     writer.add(np.zeros(layout.HEADER_WORDS, np.int64))
     writer.add(_paths())
     _write_ranking(columns, header, writer)
@@ -318,7 +319,7 @@ def _write_blocks(
     forest: ForestView, columns: _Columns, decisions: _Decisions, header: Int64Array, writer: _Writer
 ) -> None:
     depth = forest.depth
-    kind = _BlockKind(columns, decisions, bool(header[layout.GENERAL]), int(header[layout.N_PAIRS]))
+    kind = _BlockKind(columns, decisions, header[layout.KIND] == layout.NUMERIC, int(header[layout.N_PAIRS]))
     a_leaf = int(np.argmin(forest.distance))
     if depth <= layout.BLOCK_DEPTH:
         header[layout.SHAPE] = layout.ONE_BLOCK
@@ -354,13 +355,13 @@ class _BlockKind:
 
     columns: _Columns
     decisions: _Decisions
-    general: bool
+    numeric: bool
     n_pairs: int
 
     @property
     def size(self) -> int:
         """Bytes of a block."""
-        return layout.LARGE_BLOCK if self.general else layout.SMALL_BLOCK
+        return layout.SMALL_BLOCK if self.numeric else layout.LARGE_BLOCK
 
     def check_size(self, n_blocks: int) -> None:
         """Refuse before the memory is taken."""
@@ -368,7 +369,7 @@ class _BlockKind:
 
     def blocks(self, nodes: Int64Array) -> tuple[UInt8Array, Int64Array]:
         """
-        Blocks of the nodes in their lanes, and what those of a general forest have besides.
+        Blocks of the nodes in their lanes, and what they have besides unless the forest is numeric.
 
         Parameters
         ----------
@@ -385,8 +386,8 @@ class _BlockKind:
         lanes = np.arange(layout.REGISTER)
         tests[:, layout.COLUMN + lanes] = (column % layout.COLUMNS_PER_PAIR) | columns.flag[nodes]
         tests[:, layout.TEST + lanes] = columns.test[nodes]
-        sets = np.zeros((len(nodes) if self.general else 0, layout.SET_WORDS), np.int64)
-        if self.general:
+        sets = np.zeros((0 if self.numeric else len(nodes), layout.SET_WORDS), np.int64)
+        if not self.numeric:
             number, begin = self.decisions.take(nodes)
             decided = number >= 0
             tests[:, layout.COLUMN + lanes] |= np.where(decided, number >> 3, 0).astype(np.uint8)
