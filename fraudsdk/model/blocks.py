@@ -78,6 +78,13 @@ def _check_row(n_columns: int, n_pairs: int, n_registers: int) -> None:
         )
 
 
+def _check_bytes(n_bytes: int) -> None:
+    if n_bytes > MAX_BYTES:
+        raise ConfigurationError(
+            f"block tables of this forest take over {MAX_BYTES:,} bytes; choose the portable engine"
+        )
+
+
 class _Writer:
     """Parts one after another, each at a multiple of a register."""
 
@@ -89,10 +96,7 @@ class _Writer:
         """Where the part is."""
         at = self._size
         self._size += -(-part.nbytes // layout.REGISTER) * layout.REGISTER
-        if self._size > MAX_BYTES:
-            raise ConfigurationError(
-                f"block tables of this forest take over {MAX_BYTES:,} bytes; choose the portable engine"
-            )
+        _check_bytes(self._size)
         self._parts.append(part)
         return at
 
@@ -341,14 +345,6 @@ def _write_blocks(
         _write_chained(forest, kind, a_leaf, header, writer)
 
 
-def _check_bytes(n_bytes: int) -> None:
-    """Refuse before the memory is taken."""
-    if n_bytes > MAX_BYTES:
-        raise ConfigurationError(
-            f"block tables of this forest take over {MAX_BYTES:,} bytes; choose the portable engine"
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class _BlockKind:
     """What all blocks of a forest are made from."""
@@ -394,7 +390,9 @@ class _BlockKind:
             tests[:, layout.BITS + lanes] = np.where(decided, 1 << (number & 7), 0)
             tests[:, layout.PAIR + lanes] = column // layout.COLUMNS_PER_PAIR
             sets[:, layout.SET_LANES] = np.packbits(decided, axis=1, bitorder="little").view("<i8")[:, 0]
-            sets[:, layout.SET_PLACE] = layout.COLUMNS_PER_PAIR * self.n_pairs + begin
+            # A block without any reads the row's first word, of which nothing is kept: no row need have decisions.
+            place = layout.COLUMNS_PER_PAIR * self.n_pairs + begin
+            sets[:, layout.SET_PLACE] = np.where(decided.any(axis=1), place, 0)
         return tests, sets
 
 
