@@ -8,6 +8,7 @@ entry point: a kernel holds the instructions of one set only.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -131,18 +132,18 @@ def clear_bytes(typing_context, address):
 
 
 @intrinsic
-def unite_bytes(typing_context, address, others):
-    """Add the bits of the 64 bytes at `others` to those at `address`."""
+def unite_bytes(typing_context, address, first, second, third, fourth):
+    """Add the bits of 64 bytes at each of four addresses to those at `address`."""
 
     def generate(context, builder, signature, arguments):
         places = [_at(builder, argument, bytes64.llvm) for argument in arguments]
         loaded = [builder.load(place) for place in places]
-        united = builder.store(builder.or_(*loaded), places[0])
+        united = builder.store(functools.reduce(builder.or_, loaded), places[0])
         for each in (*loaded, united):
             each.align = _BYTES
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), generate
+    return types.void(*[types.int64] * 5), generate
 
 
 def on_stack(n_bytes: int) -> Any:

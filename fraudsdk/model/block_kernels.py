@@ -113,35 +113,42 @@ def _rank_wide(row, tables, columns):
 
 
 @device
-def _decide_sets(row, tables, columns):
+def _decisions_of(row, tables, entry):
+    """Where what a row's category decides is, of one categorical feature."""
+    value = load_float32(row + 4 * _word(entry, layout.CATEGORICAL_FEATURE))
+    n_codes = _word(entry, layout.CATEGORICAL_CODES)
+    # As XGBoost: 2.9 is category 2; a negative, unknown or huge code is in no set, hence goes left.
+    code = n_codes
+    if value >= 0.0 and value < n_codes:
+        code = np.int64(value)
+    if value != value:
+        code = n_codes + 1
+    return tables + load_int32(tables + _word(entry, layout.CATEGORICAL_PLACES_AT) + 4 * code)
+
+
+@device
+def _decide(row, tables, columns):
     """Categorical tests: a bit for each, which says whether the row's category goes right."""
     # The lanes of categorical tests look at the first columns, which a forest of few numeric features leaves unfilled.
     clear_bytes(columns)
     decisions = columns + layout.COLUMNS_PER_PAIR * _word(tables, layout.N_PAIRS)
-    for k in range(_word(tables, layout.N_DECISION_REGISTERS)):
-        clear_bytes(decisions + layout.REGISTER * k)
-    for k in range(_word(tables, layout.N_CATEGORICAL)):
-        entry = tables + _word(tables, layout.CATEGORICAL_AT) + 8 * layout.CATEGORICAL_WORDS * k
-        value = load_float32(row + 4 * _word(entry, layout.CATEGORICAL_FEATURE))
-        n_codes = _word(entry, layout.CATEGORICAL_CODES)
-        # As XGBoost: 2.9 is category 2; a negative, unknown or huge code is in no set, hence goes left.
-        code = n_codes
-        if value >= 0.0 and value < n_codes:
-            code = np.int64(value)
-        if value != value:
-            code = n_codes + 1
-        n_registers = _word(entry, layout.CATEGORICAL_REGISTERS)
-        places = tables + _word(entry, layout.CATEGORICAL_PLACES_AT)
-        found = tables + _word(entry, layout.CATEGORICAL_ROWS_AT) + layout.REGISTER * n_registers * code
-        for register in range(n_registers):
-            unite_bytes(decisions + load_int64(places + 8 * register), found + layout.REGISTER * register)
+    n_bytes = layout.REGISTER * _word(tables, layout.N_DECISION_REGISTERS)
+    for at in range(0, n_bytes, layout.REGISTER):
+        clear_bytes(decisions + at)
+    entries, size = tables + _word(tables, layout.CATEGORICAL_AT), 8 * layout.CATEGORICAL_WORDS
+    for k in range(0, _word(tables, layout.N_CATEGORICAL), layout.CATEGORICAL_PER_STEP):
+        entry = entries + size * k
+        a, b = _decisions_of(row, tables, entry), _decisions_of(row, tables, entry + size)
+        c, d = _decisions_of(row, tables, entry + 2 * size), _decisions_of(row, tables, entry + 3 * size)
+        for at in range(0, n_bytes, layout.REGISTER):
+            unite_bytes(decisions + at, a + at, b + at, c + at, d + at)
 
 
 @device
 def _rank(row, tables, columns):
     """Fill the columns of a row and its decisions: what all tests of the forest look at."""
     if _word(tables, layout.KIND) != layout.NUMERIC:
-        _decide_sets(row, tables, columns)
+        _decide(row, tables, columns)
     n_tiny = _rank_tiny(row, tables, columns)
     _rank_narrow(row, tables, columns + n_tiny)
     _rank_wide(row, tables, columns)

@@ -22,7 +22,7 @@ N_NARROW: Final = 8
 NARROW_AT: Final = 9
 N_WIDE: Final = 10
 WIDE_AT: Final = 11
-N_CATEGORICAL: Final = 12
+N_CATEGORICAL: Final = 12  # a whole number of steps: filled up with entries that decide nothing
 CATEGORICAL_AT: Final = 13
 TESTS_AT: Final = 14
 ROOTS_AT: Final = 15
@@ -104,7 +104,7 @@ WIDE_WORDS: Final = 16
 # Words of an entry of a categorical feature.
 CATEGORICAL_FEATURE: Final = 0
 CATEGORICAL_CODES: Final = 1
-CATEGORICAL_REGISTERS: Final = 2  # of decisions that some test of the feature is in
-CATEGORICAL_PLACES_AT: Final = 3  # byte of the decisions where each of these begins
-CATEGORICAL_ROWS_AT: Final = 4  # for each code, for "none of these", and for "missing": what these registers hold
-CATEGORICAL_WORDS: Final = 8
+# For each code, for "none of these", and for "missing": where the decisions are, int32.
+CATEGORICAL_PLACES_AT: Final = 2
+CATEGORICAL_WORDS: Final = 4
+CATEGORICAL_PER_STEP: Final = 4

@@ -25,7 +25,7 @@ UInt8Array = npt.NDArray[np.uint8]
 # 128 MB: a forest at the cap of nodes whose trees fill their blocks needs half of it.
 MAX_BYTES: Final = 128 * 1024 * 1024
 _CUTS: Final = layout.MAX_CUTS_PER_COLUMN
-# Of a table of decisions, before its bits are packed.
+# Bits that are a byte each while tables of decisions are made.
 _MAX_UNPACKED_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -222,33 +222,43 @@ class _Decisions:
         self.position[nodes[categorical]] = (8 * begin[:, None] + number)[categorical]
         return number, begin
 
-    def of_feature(self, feature: int) -> tuple[Int64Array, UInt8Array]:
+    def of_feature(self, feature: int) -> tuple[UInt8Array, Int64Array]:
         """
         What the codes of a feature decide.
 
         Returns
         -------
-        registers : int64[n]
-            Those that some test of the feature is in.
-        rows : uint8[n_codes + 2, n * 64]
-            What they hold for each code, for "none of these", and for "missing".
+        rows : uint8[n_rows, n_registers * 64]
+            All decisions, by those of the feature; each row once, as most codes of many decide the same.
+        which : int64[n_codes + 2]
+            The row of each code, of "none of these", and of "missing".
         """
         nodes = np.flatnonzero(self.forest.categorical & (self.forest.feature == feature))
-        n_rows = self.forest.n_categories[feature] + 2
-        register, within = np.divmod(self.position[nodes], 8 * layout.REGISTER)
-        registers, which = np.unique(register, return_inverse=True)
-        _check_bytes(n_rows * registers.size * layout.REGISTER)
-        at = which * 8 * layout.REGISTER + within
-        rows = np.empty((n_rows, registers.size * layout.REGISTER), np.uint8)
-        step = max(1, _MAX_UNPACKED_BYTES // (256 * max(registers.size * layout.REGISTER, nodes.size))) * 32
-        for first in range(0, n_rows, step):
-            bits = np.zeros((min(step, n_rows - first), rows.shape[1] * 8), np.uint8)
-            bits[:, at] = self._members(nodes, first, len(bits)).T
-            rows[first : first + len(bits)] = np.packbits(bits, axis=1, bitorder="little")
-        last = np.zeros(rows.shape[1] * 8, np.uint8)
-        last[at] = self.forest.default_right[nodes]
-        rows[-1] = np.packbits(last, bitorder="little")
-        return registers, rows
+        n_codes = self.forest.n_categories[feature]
+        known: dict[bytes, int] = {}
+        which = np.empty(n_codes + 2, np.int64)
+        step = 32 * max(1, _MAX_UNPACKED_BYTES // (32 * nodes.size))
+        for first in range(0, n_codes + 1, step):
+            members = self._members(nodes, first, min(step, n_codes + 1 - first))
+            for code, row in enumerate(np.packbits(members.T, axis=1), first):
+                which[code] = known.setdefault(row.tobytes(), len(known))
+        missing = np.packbits(self.forest.default_right[nodes]).tobytes()
+        which[-1] = known.setdefault(missing, len(known))
+        own = np.frombuffer(b"".join(known), np.uint8).reshape(len(known), -1)
+        return self._in_place(nodes, own), which
+
+    def _in_place(self, nodes: Int64Array, own: UInt8Array) -> UInt8Array:
+        """Rows of all decisions, from those of a feature's nodes."""
+        width = layout.REGISTER * self.n_registers
+        _check_bytes(len(own) * width)
+        rows = np.empty((len(own), width), np.uint8)
+        step = max(1, _MAX_UNPACKED_BYTES // (8 * width))
+        for first in range(0, len(own), step):
+            some = own[first : first + step]
+            bits = np.zeros((len(some), 8 * width), np.uint8)
+            bits[:, self.position[nodes]] = np.unpackbits(some, axis=1, count=nodes.size)
+            rows[first : first + step] = np.packbits(bits, axis=1, bitorder="little")
+        return rows
 
     def _members(self, nodes: Int64Array, first: int, n_codes: int) -> UInt8Array:
         """For each node, whether codes from `first`, a multiple of 32, go right."""
@@ -286,13 +296,13 @@ def _write_ranking(columns: _Columns, header: Int64Array, writer: _Writer) -> No
 def _write_decisions(decisions: _Decisions, header: Int64Array, writer: _Writer) -> None:
     entries = []
     for feature, n_codes in decisions.forest.n_categories.items():
-        registers, rows = decisions.of_feature(feature)
-        entry = np.zeros(layout.CATEGORICAL_WORDS, np.int64)
-        entry[[layout.CATEGORICAL_FEATURE, layout.CATEGORICAL_CODES]] = feature, n_codes
-        entry[layout.CATEGORICAL_REGISTERS] = registers.size
-        entry[layout.CATEGORICAL_PLACES_AT] = writer.add(layout.REGISTER * registers)
-        entry[layout.CATEGORICAL_ROWS_AT] = writer.add(rows)
-        entries.append(entry)
+        rows, which = decisions.of_feature(feature)
+        places = writer.add(rows) + rows.shape[1] * which
+        entries.append((feature, n_codes, writer.add(places.astype(np.int32)), 0))
+    if len(entries) % layout.CATEGORICAL_PER_STEP:
+        nothing = writer.add(np.zeros(layout.REGISTER * decisions.n_registers, np.uint8))
+        places_at = writer.add(np.full(2, nothing, np.int32))
+        entries += [(0, 0, places_at, 0)] * (-len(entries) % layout.CATEGORICAL_PER_STEP)
     header[layout.N_CATEGORICAL] = len(entries)
     header[layout.CATEGORICAL_AT] = writer.add(np.array(entries, np.int64))
 
