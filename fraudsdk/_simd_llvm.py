@@ -208,19 +208,6 @@ def shifted_right(typing_context, value, count):
 
 
 @intrinsic
-def spread(typing_context, bits, lanes):
-    """The lowest bits of a word, in order, where `lanes` has its bits; with BMI2."""
-
-    def generate(context, builder, signature, arguments):
-        deposit = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_I64, [_I64, _I64]), "llvm.x86.bmi.pdep.64"
-        )
-        return builder.call(deposit, arguments)
-
-    return types.int64(types.int64, types.int64), generate
-
-
-@intrinsic
 def count_at_most(typing_context, cuts, value):
     """How many of 16 cuts are at most `value`.  A NaN on either side is not."""
 
@@ -319,11 +306,19 @@ def _fetch_avx512(builder: Any, table: Any, index: Any) -> Any:
 
 def _fetch_avx2(builder: Any, table: Any, index: Any) -> Any:
     parts = _parts_of(builder, table)
-    halves = []
-    for begin in (0, _HALF):
-        lanes = ir.Constant(ir.VectorType(_I32, _HALF), [*range(begin, begin + _HALF)])
-        own = builder.shuffle_vector(index, ir.Constant(bytes64.llvm, ir.Undefined), lanes)
-        halves.append(_shuffled(builder, parts, own))
+    return _joined(builder, [_shuffled(builder, parts, half) for half in _halved(builder, index)])
+
+
+def _halved(builder: Any, whole: Any) -> list[Any]:
+    undefined = ir.Constant(bytes64.llvm, ir.Undefined)
+    lanes = ir.VectorType(_I32, _HALF)
+    return [
+        builder.shuffle_vector(whole, undefined, ir.Constant(lanes, [*range(begin, begin + _HALF)]))
+        for begin in (0, _HALF)
+    ]
+
+
+def _joined(builder: Any, halves: list[Any]) -> Any:
     return builder.shuffle_vector(halves[0], halves[1], ir.Constant(ir.VectorType(_I32, _BYTES), [*range(_BYTES)]))
 
 
@@ -388,12 +383,40 @@ def picked_from_eights(typing_context, eights, index):
     """Byte ``index & 7`` of each lane's own eight bytes, with AVX2."""
 
     def generate(context, builder, signature, arguments):
-        shuffle = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(bytes32.llvm, [bytes32.llvm] * 2), "llvm.x86.avx2.pshuf.b"
-        )
-        within = builder.and_(arguments[1], _splat(7, bytes32.llvm))
-        # The shuffle looks at sixteen bytes at a time: two eights.
-        second = ir.Constant(bytes32.llvm, [k & 8 for k in range(_HALF)])
-        return builder.call(shuffle, [arguments[0], builder.or_(within, second)])
+        return _picked(builder, *arguments)
 
     return bytes32(bytes32, bytes32), generate
+
+
+def _picked(builder: Any, eights: Any, index: Any) -> Any:
+    shuffle = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(bytes32.llvm, [bytes32.llvm] * 2), "llvm.x86.avx2.pshuf.b"
+    )
+    within = builder.and_(index, _splat(7, bytes32.llvm))
+    # The shuffle looks at sixteen bytes at a time: two eights.
+    second = ir.Constant(bytes32.llvm, [k & 8 for k in range(_HALF)])
+    return builder.call(shuffle, [eights, builder.or_(within, second)])
+
+
+@intrinsic
+def spread(typing_context, instruction_set, word, lanes, index, bits):
+    """
+    The bits of a word in the lanes that they belong to.
+
+    With AVX-512 the lowest ones, in order, where `lanes` has its bits (PDEP, which is microcoded and slow on AMD's CPUs before
+    Zen 3, that have AVX2 alone); with AVX2, by lane, what byte ``index & 7`` of the word and the byte of `bits` share.
+    """
+
+    def generate(context, builder, signature, arguments):
+        _, word, lanes, index, bits = arguments
+        if signature.args[0] is _avx512:
+            deposit = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(_I64, [_I64, _I64]), "llvm.x86.bmi.pdep.64"
+            )
+            return builder.call(deposit, [word, lanes])
+        first = builder.insert_element(ir.Constant(ir.VectorType(_I64, 4), ir.Undefined), word, ir.Constant(_I32, 0))
+        eights = builder.bitcast(builder.shuffle_vector(first, first, _splat(0, ir.VectorType(_I32, 4))), bytes32.llvm)
+        picked = _joined(builder, [_picked(builder, eights, half) for half in _halved(builder, index)])
+        return builder.bitcast(_shares_a_bit(builder, picked, bits), _I64)
+
+    return types.int64(instruction_set, types.int64, types.int64, bytes64, bytes64), generate

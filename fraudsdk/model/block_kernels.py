@@ -19,7 +19,7 @@ A categorical test has no column: the row's category decides it.  The decisions 
 bits, those of a block side by side from a byte of their own::
 
     decisions of the row   for each categorical feature, a look-up by its category; what is found is united
-    mask                   | the block's decisions, spread to the lanes of its categorical tests (PDEP)
+    mask                   | the block's decisions, spread to the lanes of its categorical tests
 
 The comparison says 0 in those lanes: their test, 255, is reached by no rank, as 253 are counted and a missing value becomes 0.
 
@@ -164,10 +164,11 @@ def _mask(instruction_set, tests, sets, block, columns, n_pairs):
 
 
 @device
-def _decided(sets, block, columns):
+def _decided(instruction_set, at, index, sets, block, columns):
     """Bit k: node k of a block is a categorical test that goes right."""
     own = sets + 8 * layout.SET_WORDS * block
-    return spread(load_int64(columns + _word(own, layout.SET_PLACE)), _word(own, layout.SET_LANES))
+    decisions, lanes = load_int64(columns + _word(own, layout.SET_PLACE)), _word(own, layout.SET_LANES)
+    return spread(instruction_set, decisions, lanes, index, load_bytes(at + layout.BITS))
 
 
 @device
@@ -177,7 +178,7 @@ def _mixed_mask(instruction_set, tests, sets, block, columns, n_pairs):
     index = load_bytes(at + layout.COLUMN)
     ranks = fetched(instruction_set, columns, index)
     above = at_least(plus_sign_bit(ranks, index), load_bytes(at + layout.TEST))
-    return above | _decided(sets, block, columns)
+    return above | _decided(instruction_set, at, index, sets, block, columns)
 
 
 @device
@@ -190,7 +191,7 @@ def _general_mask(instruction_set, tests, sets, block, columns, n_pairs):
         other = fetched(instruction_set, columns + layout.COLUMNS_PER_PAIR * k, index)
         ranks = replaced_where_equal(ranks, other, pair, k)
     above = at_least(plus_sign_bit(ranks, index), load_bytes(at + layout.TEST))
-    return above | _decided(sets, block, columns)
+    return above | _decided(instruction_set, at, index, sets, block, columns)
 
 
 @device
@@ -296,12 +297,7 @@ def _half_mask(a, b, c, d, sets, p, q, r, s, columns, n_pairs):
 
 @device
 def _half_decided(a, b, c, d, index, sets, p, q, r, s, columns):
-    """
-    Categorical tests among seven nodes of each of four blocks that go right.
-
-    Lanes pick their bits out of their block's decisions: PDEP takes 20 times as long on AMD's CPUs before Zen 3, which have AVX2
-    alone.
-    """
+    """Categorical tests among seven nodes of each of four blocks that go right."""
     bits = four_eights(a + layout.BITS, b + layout.BITS, c + layout.BITS, d + layout.BITS)
     decisions = four_eights(
         _decisions_at(sets, p, columns),
