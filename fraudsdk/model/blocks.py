@@ -222,6 +222,11 @@ class _Decisions:
         self.position[nodes[categorical]] = (8 * begin[:, None] + number)[categorical]
         return number, begin
 
+    def features(self) -> list[int]:
+        """That some block tests; a file may name others."""
+        tested: list[int] = np.unique(self.forest.feature[self.position >= 0]).tolist()
+        return tested
+
     def of_feature(self, feature: int) -> tuple[UInt8Array, Int64Array]:
         """
         What the codes of a feature decide.
@@ -233,7 +238,7 @@ class _Decisions:
         which : int64[n_codes + 2]
             The row of each code, of "none of these", and of "missing".
         """
-        nodes = np.flatnonzero(self.forest.categorical & (self.forest.feature == feature))
+        nodes = np.flatnonzero((self.position >= 0) & (self.forest.feature == feature))
         n_codes = self.forest.n_categories[feature]
         known: dict[bytes, int] = {}
         which = np.empty(n_codes + 2, np.int64)
@@ -295,10 +300,10 @@ def _write_ranking(columns: _Columns, header: Int64Array, writer: _Writer) -> No
 
 def _write_decisions(decisions: _Decisions, header: Int64Array, writer: _Writer) -> None:
     entries = []
-    for feature, n_codes in decisions.forest.n_categories.items():
+    for feature in decisions.features():
         rows, which = decisions.of_feature(feature)
         places = writer.add(rows) + rows.shape[1] * which
-        entries.append((feature, n_codes, writer.add(places.astype(np.int32)), 0))
+        entries.append((feature, which.size - 2, writer.add(places.astype(np.int32)), 0))
     if len(entries) % layout.CATEGORICAL_PER_STEP:
         nothing = writer.add(np.zeros(layout.REGISTER * decisions.n_registers, np.uint8))
         places_at = writer.add(np.full(2, nothing, np.int32))

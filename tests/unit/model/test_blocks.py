@@ -7,8 +7,9 @@ import pytest
 
 from fraudsdk.errors import ConfigurationError
 from fraudsdk.model import block_layout as layout
+from fraudsdk.model import layout as forest_layout
 from fraudsdk.model.blocks import build_blocks
-from fraudsdk.model.forest import Tree, build_tables
+from fraudsdk.model.forest import Tree, build_tables, check_tables
 
 
 def built(make_tree, *, depth, categorical, n_trees=30):
@@ -98,6 +99,18 @@ def test_categorical_features_are_a_whole_number_of_steps(n_features):
     assert sum(range(1, n_features + 1)) == codes.sum()
 
 
+def test_a_categorical_feature_that_no_tree_tests_decides_nothing():
+    # A file that says so passes every check: the second of its trees, which tests a category, is no longer counted.
+    trees = [stump(0, []), stump(1, [3])]
+    words = build_tables(trees, n_features=2, base_margin=np.float32(0))
+    words[forest_layout.N_TREES] = 1
+    check_tables(words)
+
+    header = build_blocks(words)[: 8 * layout.HEADER_WORDS].view(np.int64)
+
+    assert 0 == header[layout.N_CATEGORICAL] == header[layout.N_DECISION_REGISTERS]
+
+
 def test_codes_that_decide_the_same_share_a_row():
     # Of 65,000 codes: those in no set, those in the first, in the second, in both, and a missing one.
     blocks, _ = of_sets([(0, [7, 64_999]), (0, [8, 64_999])])
@@ -124,17 +137,19 @@ def test_tables_of_decisions_that_take_too_much_memory_are_refused(monkeypatch):
 
 def of_sets(tests):
     """Block tables of a forest of stumps: the feature of each, and the codes that go right."""
-    trees = [
-        Tree(
-            left=np.array([1, -1, -1], np.int32),
-            feature=np.array([feature, 0, 0], np.int32),
-            threshold=np.zeros(3, np.float32),
-            value=np.array([0, 1, 2], np.float32),
-            default_left=np.zeros(3, np.bool_),
-            categories={0: np.array(codes, np.int32)},
-        )
-        for feature, codes in tests
-    ]
+    trees = [stump(feature, codes) for feature, codes in tests]
     n_features = 1 + max(feature for feature, _ in tests)
     blocks = build_blocks(build_tables(trees, n_features=n_features, base_margin=np.float32(0)))
     return blocks, blocks[: 8 * layout.HEADER_WORDS].view(np.int64)
+
+
+def stump(feature, codes):
+    """Of a set of codes; of a number without any."""
+    return Tree(
+        left=np.array([1, -1, -1], np.int32),
+        feature=np.array([feature, 0, 0], np.int32),
+        threshold=np.zeros(3, np.float32),
+        value=np.array([0, 1, 2], np.float32),
+        default_left=np.zeros(3, np.bool_),
+        categories={0: np.array(codes, np.int32)} if len(codes) else {},
+    )
