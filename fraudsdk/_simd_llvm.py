@@ -8,6 +8,7 @@ entry point: a kernel holds the instructions of one set only.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -82,7 +83,6 @@ load_float32 = _loader(types.float32, _F32, 4)
 load_int64 = _loader(types.int64, _I64, 8)
 load_int32 = _loader(types.int64, _I32, 4, _signed)
 load_uint16 = _loader(types.int64, _I16, 2, _unsigned)
-load_uint8 = _loader(types.int64, _I8, 1, _unsigned)
 
 
 @intrinsic
@@ -105,6 +105,45 @@ def store_float32(typing_context, address, value):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.float32), generate
+
+
+@intrinsic
+def in_its_own_frame(typing_context):
+    """The device function that says this is called, not inlined."""
+
+    def generate(context, builder, signature, arguments):
+        builder.function.attributes.discard("alwaysinline")
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def clear_bytes(typing_context, address):
+    """Write 64 zeros."""
+
+    def generate(context, builder, signature, arguments):
+        zeros = builder.store(_splat(0, bytes64.llvm), _at(builder, arguments[0], bytes64.llvm))
+        zeros.align = _BYTES
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@intrinsic
+def unite_bytes(typing_context, address, first, second, third, fourth):
+    """Add the bits of 64 bytes at each of four addresses to those at `address`."""
+
+    def generate(context, builder, signature, arguments):
+        places = [_at(builder, argument, bytes64.llvm) for argument in arguments]
+        loaded = [builder.load(place) for place in places]
+        united = builder.store(functools.reduce(builder.or_, loaded), places[0])
+        for each in (*loaded, united):
+            each.align = _BYTES
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), generate
 
 
 def on_stack(n_bytes: int) -> Any:
@@ -267,11 +306,19 @@ def _fetch_avx512(builder: Any, table: Any, index: Any) -> Any:
 
 def _fetch_avx2(builder: Any, table: Any, index: Any) -> Any:
     parts = _parts_of(builder, table)
-    halves = []
-    for begin in (0, _HALF):
-        lanes = ir.Constant(ir.VectorType(_I32, _HALF), [*range(begin, begin + _HALF)])
-        own = builder.shuffle_vector(index, ir.Constant(bytes64.llvm, ir.Undefined), lanes)
-        halves.append(_shuffled(builder, parts, own))
+    return _joined(builder, [_shuffled(builder, parts, half) for half in _halved(builder, index)])
+
+
+def _halved(builder: Any, whole: Any) -> list[Any]:
+    undefined = ir.Constant(bytes64.llvm, ir.Undefined)
+    lanes = ir.VectorType(_I32, _HALF)
+    return [
+        builder.shuffle_vector(whole, undefined, ir.Constant(lanes, [*range(begin, begin + _HALF)]))
+        for begin in (0, _HALF)
+    ]
+
+
+def _joined(builder: Any, halves: list[Any]) -> Any:
     return builder.shuffle_vector(halves[0], halves[1], ir.Constant(ir.VectorType(_I32, _BYTES), [*range(_BYTES)]))
 
 
@@ -329,3 +376,47 @@ def four_eights(typing_context, first, second, third, fourth):
         return builder.bitcast(quarters, bytes32.llvm)
 
     return bytes32(types.int64, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def picked_from_eights(typing_context, eights, index):
+    """Byte ``index & 7`` of each lane's own eight bytes, with AVX2."""
+
+    def generate(context, builder, signature, arguments):
+        return _picked(builder, *arguments)
+
+    return bytes32(bytes32, bytes32), generate
+
+
+def _picked(builder: Any, eights: Any, index: Any) -> Any:
+    shuffle = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(bytes32.llvm, [bytes32.llvm] * 2), "llvm.x86.avx2.pshuf.b"
+    )
+    within = builder.and_(index, _splat(7, bytes32.llvm))
+    # The shuffle looks at sixteen bytes at a time: two eights.
+    second = ir.Constant(bytes32.llvm, [k & 8 for k in range(_HALF)])
+    return builder.call(shuffle, [eights, builder.or_(within, second)])
+
+
+@intrinsic
+def spread(typing_context, instruction_set, word, lanes, index, bits):
+    """
+    The bits of a word in the lanes that they belong to.
+
+    With AVX-512 the lowest ones, in order, where `lanes` has its bits (PDEP, which is microcoded and slow on AMD's CPUs before
+    Zen 3, that have AVX2 alone); with AVX2, by lane, what byte ``index & 7`` of the word and the byte of `bits` share.
+    """
+
+    def generate(context, builder, signature, arguments):
+        _, word, lanes, index, bits = arguments
+        if signature.args[0] is _avx512:
+            deposit = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(_I64, [_I64, _I64]), "llvm.x86.bmi.pdep.64"
+            )
+            return builder.call(deposit, [word, lanes])
+        first = builder.insert_element(ir.Constant(ir.VectorType(_I64, 4), ir.Undefined), word, ir.Constant(_I32, 0))
+        eights = builder.bitcast(builder.shuffle_vector(first, first, _splat(0, ir.VectorType(_I32, 4))), bytes32.llvm)
+        picked = _joined(builder, [_picked(builder, eights, half) for half in _halved(builder, index)])
+        return builder.bitcast(_shares_a_bit(builder, picked, bits), _I64)
+
+    return types.int64(instruction_set, types.int64, types.int64, bytes64, bytes64), generate

@@ -13,8 +13,15 @@ reaches, a byte; a value that is missing has 255.  A node asks whether a rank re
 Lanes are numbered so that a subtree of three levels is seven bits in a row: the upper one first, then its eight children.
 
 A missing value needs no second comparison: a node that sends it left adds one to the rank and to its test, modulo 256, which
-makes a 0 of 255.  A feature with more than 254 cuts has several columns.  A categorical test is a bit of its column: the bits
-of all sets of a feature are looked up by the row's category, once per row.
+makes a 0 of 255.  A feature with more than 253 cuts has several columns.
+
+A categorical test has no column: the row's category decides it.  The decisions of all categorical tests follow the columns as
+bits, those of a block side by side from a byte of their own::
+
+    decisions of the row   for each categorical feature, a look-up by its category; what is found is united
+    mask                   | the block's decisions, spread to the lanes of its categorical tests
+
+The comparison says 0 in those lanes: their test, 255, is reached by no rank, as 253 are counted and a missing value becomes 0.
 
 Leaves are added in tree order, in float32, onto the base margin, as XGBoost does.  `fraudsdk.model.blocks` makes the tables from
 forest tables that have been checked; here nothing is.
@@ -29,24 +36,28 @@ from fraudsdk._simd import (
     at_least,
     avx2,
     avx512,
+    clear_bytes,
     count_at_most,
     fetched,
     fetched_half,
     four_eights,
+    in_its_own_frame,
     load_bytes,
     load_float32,
     load_floats,
     load_int32,
     load_int64,
-    load_uint8,
     load_uint16,
     on_stack,
+    picked_from_eights,
     plus_sign_bit,
     replaced_where_equal,
     shares_bit,
     shifted_right,
+    spread,
     store_float32,
     store_uint8,
+    unite_bytes,
 )
 from fraudsdk.model import block_layout as layout
 
@@ -74,7 +85,7 @@ def _rank_tiny(row, tables, columns):
 
 @device
 def _rank_narrow(row, tables, columns):
-    """Features with at most 254 cuts: every sixteenth of them says which sixteen to look at."""
+    """Features with at most 253 cuts: every sixteenth of them says which sixteen to look at."""
     entries = tables + _word(tables, layout.NARROW_AT)
     for k in range(_word(tables, layout.N_NARROW)):
         entry = load_int64(entries + 8 * k)
@@ -87,7 +98,7 @@ def _rank_narrow(row, tables, columns):
 
 @device
 def _rank_wide(row, tables, columns):
-    """Features with more cuts: as many levels as it takes, and a column per 254 cuts."""
+    """Features with more cuts: as many levels as it takes, and a column per 253 cuts."""
     for k in range(_word(tables, layout.N_WIDE)):
         entry = tables + _word(tables, layout.WIDE_AT) + 8 * layout.WIDE_WORDS * k
         value = load_float32(row + 4 * _word(entry, layout.WIDE_FEATURE))
@@ -102,54 +113,85 @@ def _rank_wide(row, tables, columns):
 
 
 @device
-def _look_up_sets(row, tables, columns):
-    """Categorical features: for each set of a feature, a bit that says whether the row's category goes right."""
-    for k in range(_word(tables, layout.N_CATEGORICAL)):
-        entry = tables + _word(tables, layout.CATEGORICAL_AT) + 8 * layout.CATEGORICAL_WORDS * k
-        value = load_float32(row + 4 * _word(entry, layout.CATEGORICAL_FEATURE))
-        n_codes = _word(entry, layout.CATEGORICAL_CODES)
-        # As XGBoost: 2.9 is category 2; a negative, unknown or huge code is in no set, hence goes left.
-        code = n_codes
-        if value >= 0.0 and value < n_codes:
-            code = np.int64(value)
-        if value != value:
-            code = n_codes + 1
-        n_bytes = _word(entry, layout.CATEGORICAL_COLUMNS)
-        own = columns + _word(entry, layout.CATEGORICAL_COLUMN)
-        bits = tables + _word(entry, layout.CATEGORICAL_ROWS_AT) + n_bytes * code
-        for byte in range(n_bytes):
-            store_uint8(own + byte, load_uint8(bits + byte))
+def _decisions_of(row, tables, entry):
+    """Where what a row's category decides is, of one categorical feature."""
+    value = load_float32(row + 4 * _word(entry, layout.CATEGORICAL_FEATURE))
+    n_codes = _word(entry, layout.CATEGORICAL_CODES)
+    # As XGBoost: 2.9 is category 2; a negative, unknown or huge code is in no set, hence goes left.
+    code = n_codes
+    if value >= 0.0 and value < n_codes:
+        code = np.int64(value)
+    if value != value:
+        code = n_codes + 1
+    return tables + load_int32(tables + _word(entry, layout.CATEGORICAL_PLACES_AT) + 4 * code)
+
+
+@device
+def _decide(row, tables, columns):
+    """Categorical tests: a bit for each, which says whether the row's category goes right."""
+    # The lanes of categorical tests look at the first columns, which a forest of few numeric features leaves unfilled.
+    clear_bytes(columns)
+    decisions = columns + layout.COLUMNS_PER_PAIR * _word(tables, layout.N_PAIRS)
+    n_bytes = layout.REGISTER * _word(tables, layout.N_DECISION_REGISTERS)
+    for at in range(0, n_bytes, layout.REGISTER):
+        clear_bytes(decisions + at)
+    entries, size = tables + _word(tables, layout.CATEGORICAL_AT), 8 * layout.CATEGORICAL_WORDS
+    for k in range(0, _word(tables, layout.N_CATEGORICAL), layout.CATEGORICAL_PER_STEP):
+        entry = entries + size * k
+        a, b = _decisions_of(row, tables, entry), _decisions_of(row, tables, entry + size)
+        c, d = _decisions_of(row, tables, entry + 2 * size), _decisions_of(row, tables, entry + 3 * size)
+        for at in range(0, n_bytes, layout.REGISTER):
+            unite_bytes(decisions + at, a + at, b + at, c + at, d + at)
 
 
 @device
 def _rank(row, tables, columns):
-    """Fill the columns of a row: what all tests of the forest look at."""
+    """Fill the columns of a row and its decisions: what all tests of the forest look at."""
+    if _word(tables, layout.KIND) != layout.NUMERIC:
+        _decide(row, tables, columns)
     n_tiny = _rank_tiny(row, tables, columns)
     _rank_narrow(row, tables, columns + n_tiny)
     _rank_wide(row, tables, columns)
-    _look_up_sets(row, tables, columns)
 
 
 @device
-def _mask(instruction_set, block, columns, n_pairs):
+def _mask(instruction_set, tests, sets, block, columns, n_pairs):
     """Bit k: node k of a block goes right; for at most 128 columns and numeric tests."""
-    index = load_bytes(block + layout.COLUMN)
+    at = tests + layout.SMALL_BLOCK * block
+    index = load_bytes(at + layout.COLUMN)
     ranks = fetched(instruction_set, columns, index)
-    return at_least(plus_sign_bit(ranks, index), load_bytes(block + layout.TEST))
+    return at_least(plus_sign_bit(ranks, index), load_bytes(at + layout.TEST))
 
 
 @device
-def _general_mask(instruction_set, block, columns, n_pairs):
+def _decided(instruction_set, at, index, sets, block, columns):
+    """Bit k: node k of a block is a categorical test that goes right."""
+    own = sets + 8 * layout.SET_WORDS * block
+    decisions, lanes = load_int64(columns + _word(own, layout.SET_PLACE)), _word(own, layout.SET_LANES)
+    return spread(instruction_set, decisions, lanes, index, load_bytes(at + layout.BITS))
+
+
+@device
+def _mixed_mask(instruction_set, tests, sets, block, columns, n_pairs):
+    """Bit k: node k of a block goes right; for at most 128 columns."""
+    at = tests + layout.LARGE_BLOCK * block
+    index = load_bytes(at + layout.COLUMN)
+    ranks = fetched(instruction_set, columns, index)
+    above = at_least(plus_sign_bit(ranks, index), load_bytes(at + layout.TEST))
+    return above | _decided(instruction_set, at, index, sets, block, columns)
+
+
+@device
+def _general_mask(instruction_set, tests, sets, block, columns, n_pairs):
     """Bit k: node k of a block goes right."""
-    index = load_bytes(block + layout.COLUMN)
-    pair = load_bytes(block + layout.PAIR)
-    bits = load_bytes(block + layout.BITS)
+    at = tests + layout.LARGE_BLOCK * block
+    index, pair = load_bytes(at + layout.COLUMN), load_bytes(at + layout.PAIR)
     ranks = fetched(instruction_set, columns, index)
     for k in range(1, n_pairs):
         other = fetched(instruction_set, columns + layout.COLUMNS_PER_PAIR * k, index)
         ranks = replaced_where_equal(ranks, other, pair, k)
-    above = at_least(plus_sign_bit(ranks, index), load_bytes(block + layout.TEST))
-    return (above & ~shares_bit(bits, bits)) | shares_bit(ranks, bits)
+    above = at_least(plus_sign_bit(ranks, index), load_bytes(at + layout.TEST))
+    return above | _decided(instruction_set, at, index, sets, block, columns)
 
 
 @device
@@ -169,33 +211,35 @@ def _root_exit(mask, tree, tables):
 
 
 @device
-def _leaf(mask_of, instruction_set, block, exits, columns, n_pairs, tables):
+def _leaf(mask_of, instruction_set, tests, sets, block, exits, columns, n_pairs, tables):
     """Value of the leaf that a last block leads to."""
-    return load_float32(exits + 4 * _exit(mask_of(instruction_set, block, columns, n_pairs), tables))
+    mask = mask_of(instruction_set, tests, sets, block, columns, n_pairs)
+    return load_float32(exits + 4 * (layout.EXITS * block + _exit(mask, tables)))
 
 
 @device
-def _one_block(mask_of, instruction_set, size, tables, columns, begin, end, total):
+def _one_block(mask_of, instruction_set, tables, columns, begin, end, total):
     """Add the leaves of trees `begin` to `end`, of depth 6 at most."""
-    tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
-    n_pairs = _word(tables, layout.N_PAIRS)
+    in_its_own_frame()
+    tests, sets = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.SETS_AT)
+    exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
     for tree in range(begin, end):
-        values = exits + 4 * layout.EXITS * tree
-        total += _leaf(mask_of, instruction_set, tests + size * tree, values, columns, n_pairs, tables)
+        total += _leaf(mask_of, instruction_set, tests, sets, tree, exits, columns, n_pairs, tables)
     return total
 
 
 @device
-def _two_blocks(mask_of, instruction_set, size, tables, columns, begin, end, total):
+def _two_blocks(mask_of, instruction_set, tables, columns, begin, end, total):
     """Add the leaves of trees `begin`, a multiple of eight, to `end`, of depth 9 at most."""
-    roots, tests = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.TESTS_AT)
+    in_its_own_frame()
+    roots, root_sets = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.ROOT_SETS_AT)
+    tests, sets = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.SETS_AT)
     exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
     for first in range(begin, end, layout.TREES_PER_ROOT):
-        mask = mask_of(instruction_set, roots + size * (first >> 3), columns, n_pairs)
+        mask = mask_of(instruction_set, roots, root_sets, first >> 3, columns, n_pairs)
         for k in range(min(layout.TREES_PER_ROOT, end - first)):
             block = _second_block(mask, first, k, tables)
-            values = exits + 4 * layout.EXITS * block
-            total += _leaf(mask_of, instruction_set, tests + size * block, values, columns, n_pairs, tables)
+            total += _leaf(mask_of, instruction_set, tests, sets, block, exits, columns, n_pairs, tables)
     return total
 
 
@@ -208,50 +252,83 @@ def _second_block(mask, first, k, tables):
 
 
 @device
-def _chained(mask_of, instruction_set, size, tables, columns, begin, end, total):
+def _next_block(mask_of, instruction_set, tests, sets, block, exits, columns, n_pairs, tables):
+    """Where a block of a chain leads: another one, or, negative, what is left of the number of a leaf."""
+    mask = mask_of(instruction_set, tests, sets, block, columns, n_pairs)
+    return load_int32(exits + 4 * (layout.EXITS * block + _exit(mask, tables)))
+
+
+@device
+def _chained(mask_of, instruction_set, tables, columns, begin, end, total):
     """
     Add the leaves of trees `begin` to `end`, of any depth.
 
     Where a path ends in its first block the second is walked for nothing: cheaper than a branch that nobody can predict.  Few
     paths go deeper than two blocks.
     """
-    tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
-    values, n_pairs = tables + _word(tables, layout.VALUES_AT), _word(tables, layout.N_PAIRS)
+    in_its_own_frame()
+    tests, sets = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.SETS_AT)
+    exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
+    values = tables + _word(tables, layout.VALUES_AT)
     for tree in range(begin, end):
-        mask = mask_of(instruction_set, tests + size * tree, columns, n_pairs)
-        block = load_int32(exits + 4 * (layout.EXITS * tree + _exit(mask, tables)))
+        block = _next_block(mask_of, instruction_set, tests, sets, tree, exits, columns, n_pairs, tables)
         second = max(block, 0)
-        mask = mask_of(instruction_set, tests + size * second, columns, n_pairs)
-        found = load_int32(exits + 4 * (layout.EXITS * second + _exit(mask, tables)))
+        found = _next_block(mask_of, instruction_set, tests, sets, second, exits, columns, n_pairs, tables)
         block = found if block >= 0 else block
         while block >= 0:
-            mask = mask_of(instruction_set, tests + size * block, columns, n_pairs)
-            block = load_int32(exits + 4 * (layout.EXITS * block + _exit(mask, tables)))
+            block = _next_block(mask_of, instruction_set, tests, sets, block, exits, columns, n_pairs, tables)
         total += load_float32(values + 4 * ~block)
     return total
 
 
 @device
-def _half_mask(a, b, c, d, columns, n_pairs):
-    """Decisions of seven nodes of each of four trees, whose lanes begin at a to d: eight bits for each."""
+def _decisions_at(sets, block, columns):
+    """Where the decisions of a block's categorical tests are."""
+    return columns + _word(sets + 8 * layout.SET_WORDS * block, layout.SET_PLACE)
+
+
+@device
+def _half_mask(a, b, c, d, sets, p, q, r, s, columns, n_pairs):
+    """Decisions of seven nodes of each of four blocks, p to s, whose lanes begin at a to d: eight bits for each."""
     index = four_eights(a, b, c, d)
     tests = four_eights(a + layout.TEST, b + layout.TEST, c + layout.TEST, d + layout.TEST)
     return at_least(plus_sign_bit(fetched_half(columns, index), index), tests)
 
 
 @device
-def _general_half_mask(a, b, c, d, columns, n_pairs):
+def _half_decided(a, b, c, d, index, sets, p, q, r, s, columns):
+    """Categorical tests among seven nodes of each of four blocks that go right."""
+    bits = four_eights(a + layout.BITS, b + layout.BITS, c + layout.BITS, d + layout.BITS)
+    decisions = four_eights(
+        _decisions_at(sets, p, columns),
+        _decisions_at(sets, q, columns),
+        _decisions_at(sets, r, columns),
+        _decisions_at(sets, s, columns),
+    )
+    return shares_bit(picked_from_eights(decisions, index), bits)
+
+
+@device
+def _mixed_half_mask(a, b, c, d, sets, p, q, r, s, columns, n_pairs):
+    """`_half_mask`, also of categorical tests."""
+    index = four_eights(a, b, c, d)
+    tests = four_eights(a + layout.TEST, b + layout.TEST, c + layout.TEST, d + layout.TEST)
+    above = at_least(plus_sign_bit(fetched_half(columns, index), index), tests)
+    return above | _half_decided(a, b, c, d, index, sets, p, q, r, s, columns)
+
+
+@device
+def _general_half_mask(a, b, c, d, sets, p, q, r, s, columns, n_pairs):
     """`_half_mask`, of any forest."""
     index = four_eights(a, b, c, d)
     pair = four_eights(a + layout.PAIR, b + layout.PAIR, c + layout.PAIR, d + layout.PAIR)
-    bits = four_eights(a + layout.BITS, b + layout.BITS, c + layout.BITS, d + layout.BITS)
     tests = four_eights(a + layout.TEST, b + layout.TEST, c + layout.TEST, d + layout.TEST)
     ranks = fetched_half(columns, index)
     for k in range(1, n_pairs):
         other = fetched_half(columns + layout.COLUMNS_PER_PAIR * k, index)
         ranks = replaced_where_equal(ranks, other, pair, k)
     above = at_least(plus_sign_bit(ranks, index), tests)
-    return (above & ~shares_bit(bits, bits)) | shares_bit(ranks, bits)
+    return above | _half_decided(a, b, c, d, index, sets, p, q, r, s, columns)
 
 
 @device
@@ -261,7 +338,7 @@ def _seven(mask, k, tables):
 
 
 @device
-def _four_leaves(half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, n, total):
+def _four_leaves(half_mask_of, size, p, q, r, s, tests, sets, exits, columns, n_pairs, tables, n, total):
     """
     Add the leaves that blocks p to s lead to, the first `n` of them.
 
@@ -270,9 +347,10 @@ def _four_leaves(half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs,
     """
     kinds = 4 * layout.EXITS
     a, b, c, d = tests + size * p, tests + size * q, tests + size * r, tests + size * s
-    mask = half_mask_of(a, b, c, d, columns, n_pairs)
+    mask = half_mask_of(a, b, c, d, sets, p, q, r, s, columns, n_pairs)
     e, f, g, h = _seven(mask, 0, tables), _seven(mask, 1, tables), _seven(mask, 2, tables), _seven(mask, 3, tables)
-    mask = half_mask_of(a + (e & 255), b + (f & 255), c + (g & 255), d + (h & 255), columns, n_pairs)
+    a, b, c, d = a + (e & 255), b + (f & 255), c + (g & 255), d + (h & 255)
+    mask = half_mask_of(a, b, c, d, sets, p, q, r, s, columns, n_pairs)
     total += load_float32(exits + kinds * p + 4 * (8 * (e >> 8) + (_seven(mask, 0, tables) >> 8)))
     if n > 1:
         total += load_float32(exits + kinds * q + 4 * (8 * (f >> 8) + (_seven(mask, 1, tables) >> 8)))
@@ -284,70 +362,94 @@ def _four_leaves(half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs,
 
 
 @device
-def _one_block_in_fours(half_mask_of, mask_of, instruction_set, size, tables, columns, begin, end, total):
+def _one_block_in_fours(half_mask_of, size, tables, columns, begin, end, total):
     """`_one_block`, four trees at a time."""
-    tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
-    n_pairs = _word(tables, layout.N_PAIRS)
-    for p in range(begin, end, 4):
-        q, r, s = min(p + 1, end - 1), min(p + 2, end - 1), min(p + 3, end - 1)
-        total = _four_leaves(half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, end - p, total)
+    in_its_own_frame()
+    tests, sets = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.SETS_AT)
+    exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
+    # The last few trees apart: asking each time how many there are costs a tenth.
+    fours_end = end - ((end - begin) & 3)
+    for p in range(begin, fours_end, 4):
+        q, r, s = p + 1, p + 2, p + 3
+        total = _four_leaves(half_mask_of, size, p, q, r, s, tests, sets, exits, columns, n_pairs, tables, 4, total)
+    if fours_end < end:
+        p, s, n = fours_end, end - 1, end - fours_end
+        q, r = min(p + 1, s), min(p + 2, s)
+        total = _four_leaves(half_mask_of, size, p, q, r, s, tests, sets, exits, columns, n_pairs, tables, n, total)
     return total
 
 
 @device
 def _two_blocks_in_fours(half_mask_of, mask_of, instruction_set, size, tables, columns, begin, end, total):
     """`_two_blocks`, four trees at a time below their roots."""
-    roots, tests = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.TESTS_AT)
-    exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
+    in_its_own_frame()
+    roots, root_sets = tables + _word(tables, layout.ROOTS_AT), tables + _word(tables, layout.ROOT_SETS_AT)
+    n_pairs = _word(tables, layout.N_PAIRS)
     for first in range(begin, end, layout.TREES_PER_ROOT):
-        mask = mask_of(instruction_set, roots + size * (first >> 3), columns, n_pairs)
-        last = min(layout.TREES_PER_ROOT, end - first) - 1
-        for k in range(0, last + 1, 4):
-            p, q = _second_block(mask, first, k, tables), _second_block(mask, first, min(k + 1, last), tables)
-            r = _second_block(mask, first, min(k + 2, last), tables)
-            s = _second_block(mask, first, min(k + 3, last), tables)
-            total = _four_leaves(
-                half_mask_of, size, p, q, r, s, tests, exits, columns, n_pairs, tables, last + 1 - k, total
-            )
+        mask = mask_of(instruction_set, roots, root_sets, first >> 3, columns, n_pairs)
+        n_trees = min(layout.TREES_PER_ROOT, end - first)
+        fours_end = n_trees & ~3
+        for k in range(0, fours_end, 4):
+            total = _four_below(half_mask_of, size, mask, first, k, k + 1, k + 2, k + 3, tables, columns, 4, total)
+        if fours_end < n_trees:
+            k, last, n = fours_end, n_trees - 1, n_trees - fours_end
+            m, o = min(k + 1, last), min(k + 2, last)
+            total = _four_below(half_mask_of, size, mask, first, k, m, o, last, tables, columns, n, total)
     return total
+
+
+@device
+def _four_below(half_mask_of, size, mask, first, a, b, c, d, tables, columns, n, total):
+    """Add the leaves of trees a to d of eight, the first `n` of them, by what their roots' common block says."""
+    tests, sets = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.SETS_AT)
+    exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
+    p, q = _second_block(mask, first, a, tables), _second_block(mask, first, b, tables)
+    r, s = _second_block(mask, first, c, tables), _second_block(mask, first, d, tables)
+    return _four_leaves(half_mask_of, size, p, q, r, s, tests, sets, exits, columns, n_pairs, tables, n, total)
+
+
+@device
+def _walk(mask_of, tables, columns, begin, end, total):
+    """Add the leaves of trees `begin` to `end` of a forest of any shape, with AVX-512."""
+    chosen, shape = avx512(), _word(tables, layout.SHAPE)
+    if shape == layout.ONE_BLOCK:
+        return _one_block(mask_of, chosen, tables, columns, begin, end, total)
+    if shape == layout.TWO_BLOCKS:
+        return _two_blocks(mask_of, chosen, tables, columns, begin, end, total)
+    return _chained(mask_of, chosen, tables, columns, begin, end, total)
 
 
 @device
 def walk_avx512(tables, columns, begin, end, total):
     """Add the leaves that a ranked row reaches in trees `begin`, a multiple of eight, to `end`."""
-    chosen, shape = avx512(), _word(tables, layout.SHAPE)
-    if _word(tables, layout.GENERAL):
-        size = layout.LARGE_BLOCK
-        if shape == layout.ONE_BLOCK:
-            return _one_block(_general_mask, chosen, size, tables, columns, begin, end, total)
-        if shape == layout.TWO_BLOCKS:
-            return _two_blocks(_general_mask, chosen, size, tables, columns, begin, end, total)
-        return _chained(_general_mask, chosen, size, tables, columns, begin, end, total)
-    size = layout.SMALL_BLOCK
+    kind = _word(tables, layout.KIND)
+    if kind == layout.NUMERIC:
+        return _walk(_mask, tables, columns, begin, end, total)
+    if kind == layout.MIXED:
+        return _walk(_mixed_mask, tables, columns, begin, end, total)
+    return _walk(_general_mask, tables, columns, begin, end, total)
+
+
+@device
+def _walk_in_fours(half_mask_of, mask_of, size, tables, columns, begin, end, total):
+    """Add the leaves of trees `begin` to `end` of a forest of any shape, with AVX2."""
+    chosen, shape = avx2(), _word(tables, layout.SHAPE)
     if shape == layout.ONE_BLOCK:
-        return _one_block(_mask, chosen, size, tables, columns, begin, end, total)
+        return _one_block_in_fours(half_mask_of, size, tables, columns, begin, end, total)
     if shape == layout.TWO_BLOCKS:
-        return _two_blocks(_mask, chosen, size, tables, columns, begin, end, total)
-    return _chained(_mask, chosen, size, tables, columns, begin, end, total)
+        return _two_blocks_in_fours(half_mask_of, mask_of, chosen, size, tables, columns, begin, end, total)
+    return _chained(mask_of, chosen, tables, columns, begin, end, total)
 
 
 @device
 def walk_avx2(tables, columns, begin, end, total):
     """Add the leaves that a ranked row reaches in trees `begin`, a multiple of eight, to `end`."""
-    chosen, shape = avx2(), _word(tables, layout.SHAPE)
-    if _word(tables, layout.GENERAL):
-        half, whole, size = _general_half_mask, _general_mask, layout.LARGE_BLOCK
-        if shape == layout.ONE_BLOCK:
-            return _one_block_in_fours(half, whole, chosen, size, tables, columns, begin, end, total)
-        if shape == layout.TWO_BLOCKS:
-            return _two_blocks_in_fours(half, whole, chosen, size, tables, columns, begin, end, total)
-        return _chained(whole, chosen, size, tables, columns, begin, end, total)
-    size = layout.SMALL_BLOCK
-    if shape == layout.ONE_BLOCK:
-        return _one_block_in_fours(_half_mask, _mask, chosen, size, tables, columns, begin, end, total)
-    if shape == layout.TWO_BLOCKS:
-        return _two_blocks_in_fours(_half_mask, _mask, chosen, size, tables, columns, begin, end, total)
-    return _chained(_mask, chosen, size, tables, columns, begin, end, total)
+    kind = _word(tables, layout.KIND)
+    if kind == layout.NUMERIC:
+        return _walk_in_fours(_half_mask, _mask, layout.SMALL_BLOCK, tables, columns, begin, end, total)
+    if kind == layout.MIXED:
+        return _walk_in_fours(_mixed_half_mask, _mixed_mask, layout.LARGE_BLOCK, tables, columns, begin, end, total)
+    return _walk_in_fours(_general_half_mask, _general_mask, layout.LARGE_BLOCK, tables, columns, begin, end, total)
 
 
 @device
@@ -376,18 +478,18 @@ def margin_of(walk, row, tables):
 
 
 @device
-def _one_block_by_four(mask_of, instruction_set, size, tables, columns, width, begin, end, totals):
+def _one_block_by_four(mask_of, instruction_set, tables, columns, width, begin, end, totals):
     """`_one_block` for four rows, `width` bytes apart: blocks are loaded once, and four sums do not wait for each other."""
-    tests, exits = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.EXITS_AT)
-    n_pairs = _word(tables, layout.N_PAIRS)
+    in_its_own_frame()
+    tests, sets = tables + _word(tables, layout.TESTS_AT), tables + _word(tables, layout.SETS_AT)
+    exits, n_pairs = tables + _word(tables, layout.EXITS_AT), _word(tables, layout.N_PAIRS)
     a, b = load_float32(totals), load_float32(totals + 4)
     c, d = load_float32(totals + 8), load_float32(totals + 12)
     for tree in range(begin, end):
-        block, values = tests + size * tree, exits + 4 * layout.EXITS * tree
-        a += _leaf(mask_of, instruction_set, block, values, columns, n_pairs, tables)
-        b += _leaf(mask_of, instruction_set, block, values, columns + width, n_pairs, tables)
-        c += _leaf(mask_of, instruction_set, block, values, columns + 2 * width, n_pairs, tables)
-        d += _leaf(mask_of, instruction_set, block, values, columns + 3 * width, n_pairs, tables)
+        a += _leaf(mask_of, instruction_set, tests, sets, tree, exits, columns, n_pairs, tables)
+        b += _leaf(mask_of, instruction_set, tests, sets, tree, exits, columns + width, n_pairs, tables)
+        c += _leaf(mask_of, instruction_set, tests, sets, tree, exits, columns + 2 * width, n_pairs, tables)
+        d += _leaf(mask_of, instruction_set, tests, sets, tree, exits, columns + 3 * width, n_pairs, tables)
     store_float32(totals, a)
     store_float32(totals + 4, b)
     store_float32(totals + 8, c)
@@ -405,16 +507,16 @@ def _each_of_four(walk, tables, columns, width, begin, end, totals):
 @device
 def four_rows_avx512(tables, columns, width, begin, end, totals):
     """`walk_avx512` for four rows, `width` bytes apart."""
-    if _word(tables, layout.SHAPE) == layout.ONE_BLOCK:
-        if _word(tables, layout.GENERAL):
-            size = layout.LARGE_BLOCK
-            _one_block_by_four(_general_mask, avx512(), size, tables, columns, width, begin, end, totals)
-        else:
-            size = layout.SMALL_BLOCK
-            _one_block_by_four(_mask, avx512(), size, tables, columns, width, begin, end, totals)
-    else:
+    kind = _word(tables, layout.KIND)
+    if _word(tables, layout.SHAPE) != layout.ONE_BLOCK:
         # Rows of a deeper tree part company after its first block: there is nothing to load once.
         _each_of_four(walk_avx512, tables, columns, width, begin, end, totals)
+    elif kind == layout.NUMERIC:
+        _one_block_by_four(_mask, avx512(), tables, columns, width, begin, end, totals)
+    elif kind == layout.MIXED:
+        _one_block_by_four(_mixed_mask, avx512(), tables, columns, width, begin, end, totals)
+    else:
+        _one_block_by_four(_general_mask, avx512(), tables, columns, width, begin, end, totals)
 
 
 @device
@@ -444,6 +546,7 @@ def margins_of(walk_four_rows, rows, n_rows, tables, out):
     columns = _batch_columns()
     totals = _batch_totals()
     width = layout.COLUMNS_PER_PAIR * _word(tables, layout.N_PAIRS)
+    width += layout.REGISTER * _word(tables, layout.N_DECISION_REGISTERS)
     row_bytes = 4 * _word(tables, layout.N_FEATURES)
     n_trees = _word(tables, layout.N_TREES)
     base = load_float32(tables + 8 * layout.BASE_MARGIN)

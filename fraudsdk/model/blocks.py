@@ -9,7 +9,7 @@ for 300 trees (ADR 0008).  The kernels and the form of a block are described in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +25,8 @@ UInt8Array = npt.NDArray[np.uint8]
 # 128 MB: a forest at the cap of nodes whose trees fill their blocks needs half of it.
 MAX_BYTES: Final = 128 * 1024 * 1024
 _CUTS: Final = layout.MAX_CUTS_PER_COLUMN
+# Bits that are a byte each while tables of decisions are made.
+_MAX_UNPACKED_BYTES: Final = 4 * 1024 * 1024
 
 
 def build_blocks(words: Int32Array) -> UInt8Array:
@@ -51,21 +53,36 @@ def build_blocks(words: Int32Array) -> UInt8Array:
     header = np.zeros(layout.HEADER_WORDS, np.int64)
     columns = _Columns.of(forest)
     n_pairs = max(1, -(-columns.n_columns // layout.COLUMNS_PER_PAIR))
-    if n_pairs > layout.MAX_PAIRS:
-        raise ConfigurationError(
-            f"the forest tests {columns.n_columns:,} columns, a row of the vector engines has at most "
-            f"{layout.MAX_PAIRS * layout.COLUMNS_PER_PAIR:,}; choose the portable engine"
-        )
-    general = n_pairs > 1 or bool(columns.sets)
+    decisions = _Decisions(forest)
     header[layout.N_FEATURES] = forest.n_features
     header[layout.N_TREES] = forest.roots.size
     header[layout.BASE_MARGIN] = forest.base_margin.view(np.int32)
-    header[[layout.GENERAL, layout.N_PAIRS]] = general, n_pairs
+    mixed = layout.MIXED if forest.n_categories else layout.NUMERIC
+    header[[layout.KIND, layout.N_PAIRS]] = layout.GENERAL if n_pairs > 1 else mixed, n_pairs
     writer.add(np.zeros(layout.HEADER_WORDS, np.int64))
     writer.add(_paths())
     _write_ranking(columns, header, writer)
-    _write_blocks(forest, columns, header, writer)
+    _write_blocks(forest, columns, decisions, header, writer)
+    header[layout.N_DECISION_REGISTERS] = decisions.n_registers
+    _check_row(columns.n_columns, n_pairs, decisions.n_registers)
+    _write_decisions(decisions, header, writer)
     return writer.joined(header)
+
+
+def _check_row(n_columns: int, n_pairs: int, n_registers: int) -> None:
+    n_bytes = layout.COLUMNS_PER_PAIR * n_pairs + layout.REGISTER * n_registers
+    if n_bytes > layout.ROW_BYTES:
+        raise ConfigurationError(
+            f"a row of this forest has {n_columns:,} columns and {layout.REGISTER * n_registers:,} bytes of decisions, the "
+            f"vector engines have {layout.ROW_BYTES:,} bytes for both; choose the portable engine"
+        )
+
+
+def _check_bytes(n_bytes: int) -> None:
+    if n_bytes > MAX_BYTES:
+        raise ConfigurationError(
+            f"block tables of this forest take over {MAX_BYTES:,} bytes; choose the portable engine"
+        )
 
 
 class _Writer:
@@ -79,10 +96,7 @@ class _Writer:
         """Where the part is."""
         at = self._size
         self._size += -(-part.nbytes // layout.REGISTER) * layout.REGISTER
-        if self._size > MAX_BYTES:
-            raise ConfigurationError(
-                f"block tables of this forest take over {MAX_BYTES:,} bytes; choose the portable engine"
-            )
+        _check_bytes(self._size)
         self._parts.append(part)
         return at
 
@@ -106,54 +120,40 @@ class _Columns:
     ----------
     cuts : sequence of (int, float32[n])
         Numeric features in the order of their columns, fewest cuts first, and their cuts, ascending.
-    sets : sequence of (int, int, uint8[n_codes + 2, n_bytes])
-        Categorical features, their first column, and the columns for each code, for "none of these", and for "missing".
     n_columns : int
         Of a row.
     column : int64[n_nodes]
-        Column that a node looks at; 0 at leaves, which ask nothing.
+        Column that a node looks at; 0 at leaves and categorical nodes, which look at none.
     flag : uint8[n_nodes]
-        `DEFAULT_LEFT` where a missing value goes left.  Categorical columns know that themselves.
+        `DEFAULT_LEFT` where a missing value goes left, and at categorical nodes.
     test : uint8[n_nodes]
-        What the rank must reach.
-    bits : uint8[n_nodes]
-        The bit of a categorical node's set; 0 elsewhere.
+        What the rank must reach; `NEVER` at categorical nodes.
     """
 
     cuts: Sequence[tuple[int, Float32Array]]
-    sets: Sequence[tuple[int, int, UInt8Array]]
     n_columns: int
     column: Int64Array
     flag: UInt8Array
     test: UInt8Array
-    bits: UInt8Array
 
     @classmethod
     def of(cls, forest: ForestView) -> _Columns:
         """Columns of a forest."""
         n_nodes = forest.distance.size
-        column, bits = np.zeros(n_nodes, np.int64), np.zeros(n_nodes, np.uint8)
-        flag, test = np.zeros(n_nodes, np.uint8), np.zeros(n_nodes, np.uint8)
+        column, flag, test = np.zeros(n_nodes, np.int64), np.zeros(n_nodes, np.uint8), np.zeros(n_nodes, np.uint8)
         numeric = np.flatnonzero((forest.distance > 0) & ~forest.categorical)
         cuts, n_columns, position = _distinct(forest.feature[numeric], forest.threshold[numeric])
         left = ~forest.default_right[numeric]
         column[numeric] = position // _CUTS
         flag[numeric] = left * np.uint8(layout.DEFAULT_LEFT)
         test[numeric] = position % _CUTS + 1 + left
-        sets = []
-        for feature, n_codes in forest.n_categories.items():
-            nodes = np.flatnonzero(forest.categorical & (forest.feature == feature))
-            table, position = _memberships(forest, nodes, n_codes)
-            column[nodes] = n_columns + (position >> 3)
-            bits[nodes] = np.uint8(1) << (position & 7).astype(np.uint8)
-            sets.append((feature, n_columns, table))
-            n_columns += table.shape[1]
-        return cls(cuts, sets, n_columns, column, flag, test, bits)
+        flag[forest.categorical], test[forest.categorical] = layout.DEFAULT_LEFT, layout.NEVER
+        return cls(cuts, n_columns, column, flag, test)
 
 
 def _distinct(features: Int64Array, thresholds: Float32Array) -> tuple[list[tuple[int, Float32Array]], int, Int64Array]:
     """
-    Features with their cuts, fewest first; the number of their columns; and for each test 254 times its column, plus its
+    Features with their cuts, fewest first; the number of their columns; and for each test 253 times its column, plus its
     place among the cuts of that column.
     """
     # Zero and minus zero are one cut, as they compare equal; the bits of other floats sort as the floats do, but for the sign.
@@ -172,26 +172,104 @@ def _distinct(features: Int64Array, thresholds: Float32Array) -> tuple[list[tupl
     return cuts, int(n_columns.sum()), place[which]
 
 
-def _memberships(forest: ForestView, nodes: Int64Array, n_codes: int) -> tuple[UInt8Array, Int64Array]:
+@dataclass(slots=True)
+class _Decisions:
     """
-    Bits of a categorical feature's distinct sets by code, eight sets to a column; and which set each node has.
+    The bits of a row that decide categorical tests: block by block, each from a byte of its own, in the order of its lanes.
 
-    Row ``n_codes`` is for a code in no set, the last one for a missing value.
+    Attributes
+    ----------
+    forest : ForestView
+    position : int64[n_nodes]
+        Bit that decides a node; -1 where none does.
+    n_bytes : int
+        That blocks have taken so far.
     """
-    n_words = (n_codes + 2 + 31) // 32
-    known: dict[tuple[bytes, bool], int] = {}
-    position = np.empty(nodes.size, np.int64)
-    for k, (begin, right) in enumerate(
-        zip(forest.set_begin[nodes].tolist(), forest.default_right[nodes].tolist(), strict=True)
-    ):
-        members = forest.sets[begin : begin + n_words].tobytes()
-        position[k] = known.setdefault((members, right), len(known))
-    table = np.zeros((n_codes + 2, -(-len(known) // 8)), np.uint8)
-    for (members, right), number in known.items():
-        own = np.unpackbits(np.frombuffer(members, np.uint8), count=n_codes + 2, bitorder="little")
-        own[n_codes + 1] = right
-        table[:, number >> 3] |= own << np.uint8(number & 7)
-    return table, position
+
+    forest: ForestView
+    position: Int64Array = field(init=False)
+    n_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.position = np.full(self.forest.distance.size, -1, np.int64)
+
+    @property
+    def n_registers(self) -> int:
+        """That hold all bits and the seven bytes more that are loaded with the last ones."""
+        return -(-(self.n_bytes + 7) // layout.REGISTER) if self.n_bytes else 0
+
+    def take(self, nodes: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """
+        Bits for the categorical tests of blocks.
+
+        Parameters
+        ----------
+        nodes : int64[n_blocks, 64]
+            Of each lane.
+
+        Returns
+        -------
+        number : int64[n_blocks, 64]
+            Of each lane's test among those of its block; -1 where it is none.
+        begin : int64[n_blocks]
+            The byte where a block's bits begin.
+        """
+        categorical = self.forest.categorical[nodes]
+        number = np.where(categorical, np.cumsum(categorical, axis=1) - 1, -1)
+        ends = self.n_bytes + np.cumsum(-(-categorical.sum(axis=1) // 8))
+        begin = np.concatenate(([self.n_bytes], ends[:-1]))
+        self.n_bytes = int(ends[-1])
+        self.position[nodes[categorical]] = (8 * begin[:, None] + number)[categorical]
+        return number, begin
+
+    def features(self) -> list[int]:
+        """That some block tests; a file may name others."""
+        tested: list[int] = np.unique(self.forest.feature[self.position >= 0]).tolist()
+        return tested
+
+    def of_feature(self, feature: int) -> tuple[UInt8Array, Int64Array]:
+        """
+        What the codes of a feature decide.
+
+        Returns
+        -------
+        rows : uint8[n_rows, n_registers * 64]
+            All decisions, by those of the feature; each row once, as most codes of many decide the same.
+        which : int64[n_codes + 2]
+            The row of each code, of "none of these", and of "missing".
+        """
+        nodes = np.flatnonzero((self.position >= 0) & (self.forest.feature == feature))
+        n_codes = self.forest.n_categories[feature]
+        known: dict[bytes, int] = {}
+        which = np.empty(n_codes + 2, np.int64)
+        step = 32 * max(1, _MAX_UNPACKED_BYTES // (32 * nodes.size))
+        for first in range(0, n_codes + 1, step):
+            members = self._members(nodes, first, min(step, n_codes + 1 - first))
+            for code, row in enumerate(np.packbits(members.T, axis=1), first):
+                which[code] = known.setdefault(row.tobytes(), len(known))
+        missing = np.packbits(self.forest.default_right[nodes]).tobytes()
+        which[-1] = known.setdefault(missing, len(known))
+        own = np.frombuffer(b"".join(known), np.uint8).reshape(len(known), -1)
+        return self._in_place(nodes, own), which
+
+    def _in_place(self, nodes: Int64Array, own: UInt8Array) -> UInt8Array:
+        """Rows of all decisions, from those of a feature's nodes."""
+        width = layout.REGISTER * self.n_registers
+        _check_bytes(len(own) * width)
+        rows = np.empty((len(own), width), np.uint8)
+        step = max(1, _MAX_UNPACKED_BYTES // (8 * width))
+        for first in range(0, len(own), step):
+            some = own[first : first + step]
+            bits = np.zeros((len(some), 8 * width), np.uint8)
+            bits[:, self.position[nodes]] = np.unpackbits(some, axis=1, count=nodes.size)
+            rows[first : first + step] = np.packbits(bits, axis=1, bitorder="little")
+        return rows
+
+    def _members(self, nodes: Int64Array, first: int, n_codes: int) -> UInt8Array:
+        """For each node, whether codes from `first`, a multiple of 32, go right."""
+        words = first // 32 + np.arange(-(-n_codes // 32))
+        own = self.forest.sets[self.forest.set_begin[nodes][:, None] + words]
+        return np.unpackbits(own.view(np.uint8), axis=1, count=n_codes, bitorder="little")
 
 
 def _write_ranking(columns: _Columns, header: Int64Array, writer: _Writer) -> None:
@@ -212,17 +290,26 @@ def _write_ranking(columns: _Columns, header: Int64Array, writer: _Writer) -> No
                 entry[layout.WIDE_LEVEL_AT + k] = writer.add(level)
             wide.append(entry)
         column += -(-cuts.size // _CUTS)
-    categorical = [
-        np.array([feature, len(table) - 2, first, table.shape[1], writer.add(table), 0, 0, 0], np.int64)
-        for feature, first, table in columns.sets
-    ]
     for count, at, entries in (
         (layout.N_TINY, layout.TINY_AT, tiny),
         (layout.N_NARROW, layout.NARROW_AT, narrow),
         (layout.N_WIDE, layout.WIDE_AT, wide),
-        (layout.N_CATEGORICAL, layout.CATEGORICAL_AT, categorical),
     ):
         header[count], header[at] = len(entries), writer.add(np.array(entries, np.int64))
+
+
+def _write_decisions(decisions: _Decisions, header: Int64Array, writer: _Writer) -> None:
+    entries = []
+    for feature in decisions.features():
+        rows, which = decisions.of_feature(feature)
+        places = writer.add(rows) + rows.shape[1] * which
+        entries.append((feature, which.size - 2, writer.add(places.astype(np.int32)), 0))
+    if len(entries) % layout.CATEGORICAL_PER_STEP:
+        nothing = writer.add(np.zeros(layout.REGISTER * decisions.n_registers, np.uint8))
+        places_at = writer.add(np.full(2, nothing, np.int32))
+        entries += [(0, 0, places_at, 0)] * (-len(entries) % layout.CATEGORICAL_PER_STEP)
+    header[layout.N_CATEGORICAL] = len(entries)
+    header[layout.CATEGORICAL_AT] = writer.add(np.array(entries, np.int64))
 
 
 def _levels(cuts: Float32Array) -> list[Float32Array]:
@@ -247,45 +334,98 @@ def _filled_up(cuts: Float32Array, n_children: int) -> Float32Array:
     return level
 
 
-def _write_blocks(forest: ForestView, columns: _Columns, header: Int64Array, writer: _Writer) -> None:
+def _write_blocks(
+    forest: ForestView, columns: _Columns, decisions: _Decisions, header: Int64Array, writer: _Writer
+) -> None:
     depth = forest.depth
-    size = layout.LARGE_BLOCK if header[layout.GENERAL] else layout.SMALL_BLOCK
+    kind = _BlockKind(columns, decisions, header[layout.KIND] == layout.NUMERIC, int(header[layout.N_PAIRS]))
+    a_leaf = int(np.argmin(forest.distance))
     if depth <= layout.BLOCK_DEPTH:
         header[layout.SHAPE] = layout.ONE_BLOCK
         levels = _subtrees(forest, forest.roots, layout.BLOCK_DEPTH)
-        header[layout.TESTS_AT] = writer.add(_blocks(columns, levels, size))
+        _write_tests([kind.blocks(_in_lanes(levels, a_leaf))], layout.TESTS_AT, layout.SETS_AT, header, writer)
         header[layout.EXITS_AT] = writer.add(forest.value[levels[-1]])
     elif depth <= layout.TWO_BLOCK_DEPTH:
         header[layout.SHAPE] = layout.TWO_BLOCKS
         header[layout.ROOT_LEVELS] = root_levels = depth - layout.BLOCK_DEPTH
-        _check_size(forest.roots.size << root_levels, size)
+        kind.check_size(forest.roots.size << root_levels)
         levels = _subtrees(forest, forest.roots, depth)
         lower = [level.reshape(-1, 1 << k) for k, level in enumerate(levels[root_levels:])]
-        header[layout.ROOTS_AT] = writer.add(_root_blocks(columns, levels[:root_levels], size))
-        header[layout.TESTS_AT] = writer.add(_blocks(columns, lower, size))
+        roots = kind.blocks(_roots_in_lanes(levels[:root_levels], a_leaf))
+        _write_tests([roots], layout.ROOTS_AT, layout.ROOT_SETS_AT, header, writer)
+        _write_tests([kind.blocks(_in_lanes(lower, a_leaf))], layout.TESTS_AT, layout.SETS_AT, header, writer)
         header[layout.EXITS_AT] = writer.add(forest.value[lower[-1]])
     else:
         header[layout.SHAPE] = layout.CHAINED
-        _write_chained(forest, columns, header, size, writer)
+        _write_chained(forest, kind, a_leaf, header, writer)
 
 
-def _check_size(n_blocks: int, size: int) -> None:
-    """Refuse before the memory is taken."""
-    n_bytes = n_blocks * (size + 4 * layout.EXITS)
-    if n_bytes > MAX_BYTES:
-        raise ConfigurationError(
-            f"block tables of this forest take over {MAX_BYTES:,} bytes; choose the portable engine"
-        )
+@dataclass(frozen=True, slots=True)
+class _BlockKind:
+    """What all blocks of a forest are made from."""
+
+    columns: _Columns
+    decisions: _Decisions
+    numeric: bool
+    n_pairs: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of a block."""
+        return layout.SMALL_BLOCK if self.numeric else layout.LARGE_BLOCK
+
+    def check_size(self, n_blocks: int) -> None:
+        """Refuse before the memory is taken."""
+        _check_bytes(n_blocks * (self.size + 4 * layout.EXITS))
+
+    def blocks(self, nodes: Int64Array) -> tuple[UInt8Array, Int64Array]:
+        """
+        Blocks of the nodes in their lanes, and what they have besides unless the forest is numeric.
+
+        Parameters
+        ----------
+        nodes : int64[n_blocks, 64]
+
+        Returns
+        -------
+        tests : uint8[n_blocks, size]
+        sets : int64[n_blocks, SET_WORDS]
+        """
+        columns = self.columns
+        tests = np.zeros((len(nodes), self.size), np.uint8)
+        column = columns.column[nodes]
+        lanes = np.arange(layout.REGISTER)
+        tests[:, layout.COLUMN + lanes] = (column % layout.COLUMNS_PER_PAIR) | columns.flag[nodes]
+        tests[:, layout.TEST + lanes] = columns.test[nodes]
+        sets = np.zeros((0 if self.numeric else len(nodes), layout.SET_WORDS), np.int64)
+        if not self.numeric:
+            number, begin = self.decisions.take(nodes)
+            decided = number >= 0
+            tests[:, layout.COLUMN + lanes] |= np.where(decided, number >> 3, 0).astype(np.uint8)
+            tests[:, layout.BITS + lanes] = np.where(decided, 1 << (number & 7), 0)
+            tests[:, layout.PAIR + lanes] = column // layout.COLUMNS_PER_PAIR
+            sets[:, layout.SET_LANES] = np.packbits(decided, axis=1, bitorder="little").view("<i8")[:, 0]
+            # A block without any reads the row's first word, of which nothing is kept: no row need have decisions.
+            place = layout.COLUMNS_PER_PAIR * self.n_pairs + begin
+            sets[:, layout.SET_PLACE] = np.where(decided.any(axis=1), place, 0)
+        return tests, sets
 
 
-def _write_chained(forest: ForestView, columns: _Columns, header: Int64Array, size: int, writer: _Writer) -> None:
+def _write_tests(
+    parts: Sequence[tuple[UInt8Array, Int64Array]], tests_at: int, sets_at: int, header: Int64Array, writer: _Writer
+) -> None:
+    header[tests_at] = writer.add(np.concatenate([tests for tests, _ in parts]))
+    header[sets_at] = writer.add(np.concatenate([sets for _, sets in parts]))
+
+
+def _write_chained(forest: ForestView, kind: _BlockKind, a_leaf: int, header: Int64Array, writer: _Writer) -> None:
     """Blocks below blocks: an exit is the number of a block, or, negative, what is left of the number of a leaf."""
-    tests, exits = [], []
+    parts, exits = [], []
     roots, n_blocks = forest.roots, forest.roots.size
     while roots.size:
-        _check_size(n_blocks, size)
+        kind.check_size(n_blocks)
         levels = _subtrees(forest, roots, layout.BLOCK_DEPTH)
-        tests.append(_blocks(columns, levels, size))
+        parts.append(kind.blocks(_in_lanes(levels, a_leaf)))
         ends = levels[-1].ravel()
         inner = forest.distance[ends] > 0
         own = ~ends
@@ -293,7 +433,7 @@ def _write_chained(forest: ForestView, columns: _Columns, header: Int64Array, si
         exits.append(own.astype(np.int32))
         roots = ends[inner]
         n_blocks += roots.size
-    header[layout.TESTS_AT] = writer.add(np.concatenate(tests))
+    _write_tests(parts, layout.TESTS_AT, layout.SETS_AT, header, writer)
     header[layout.EXITS_AT] = writer.add(np.concatenate(exits))
     header[layout.VALUES_AT] = writer.add(forest.value)
 
@@ -308,30 +448,23 @@ def _subtrees(forest: ForestView, roots: Int64Array, depth: int) -> list[Int64Ar
     return levels
 
 
-def _blocks(columns: _Columns, levels: Sequence[Int64Array], size: int) -> UInt8Array:
-    blocks = np.zeros((len(levels[0]), size), np.uint8)
-    for depth, nodes in enumerate(levels[: layout.BLOCK_DEPTH]):
-        _fill(blocks, _lanes(depth), nodes, columns)
-    return blocks
+def _in_lanes(levels: Sequence[Int64Array], a_leaf: int) -> Int64Array:
+    """Nodes of blocks by lane; a leaf, which asks nothing, where a lane has none."""
+    nodes = np.full((len(levels[0]), layout.REGISTER), a_leaf)
+    for depth, level in enumerate(levels[: layout.BLOCK_DEPTH]):
+        nodes[:, _lanes(depth)] = level
+    return nodes
 
 
-def _root_blocks(columns: _Columns, levels: Sequence[Int64Array], size: int) -> UInt8Array:
+def _roots_in_lanes(levels: Sequence[Int64Array], a_leaf: int) -> Int64Array:
+    """`_in_lanes` for the upper levels of trees, eight to a block."""
     n_trees = len(levels[0])
-    blocks = np.zeros((-(-n_trees // layout.TREES_PER_ROOT), size), np.uint8)
+    nodes = np.full((-(-n_trees // layout.TREES_PER_ROOT), layout.REGISTER), a_leaf)
     for k in range(min(layout.TREES_PER_ROOT, n_trees)):
-        for depth, nodes in enumerate(levels):
-            own = nodes[k :: layout.TREES_PER_ROOT]
-            _fill(blocks[: len(own)], layout.TREES_PER_ROOT * k + _lanes(depth), own, columns)
-    return blocks
-
-
-def _fill(blocks: UInt8Array, lanes: Int64Array, nodes: Int64Array, columns: _Columns) -> None:
-    column = columns.column[nodes]
-    blocks[:, layout.COLUMN + lanes] = (column % layout.COLUMNS_PER_PAIR) | columns.flag[nodes]
-    blocks[:, layout.TEST + lanes] = columns.test[nodes]
-    if blocks.shape[1] > layout.SMALL_BLOCK:
-        blocks[:, layout.PAIR + lanes] = column // layout.COLUMNS_PER_PAIR
-        blocks[:, layout.BITS + lanes] = columns.bits[nodes]
+        for depth, level in enumerate(levels):
+            own = level[k :: layout.TREES_PER_ROOT]
+            nodes[: len(own), layout.TREES_PER_ROOT * k + _lanes(depth)] = own
+    return nodes
 
 
 def _lanes(depth: int) -> Int64Array:

@@ -34,10 +34,10 @@ _MODULES: Final = {"avx512": "avx512", "avx2": "avx2", PORTABLE: "kernels"}
 ENGINES: Final = tuple(_NEEDS)
 
 # Pairs of registers to look through for each block beyond which the walk is faster: (numeric tests only, also sets of
-# categories, on which the walk is slow).  ADR 0008.
+# categories, on which the walk is slow, though they take no registers).  ADR 0008.
 _MAX_PAIRS: Final = {"avx512": (3, 12), "avx2": (1, 6)}
-# Forests deeper than two blocks gain with the first only.
-_CHAINS: Final = ("avx512",)
+# Whether forests deeper than two blocks gain, likewise.
+_CHAINS: Final = {"avx512": (True, True), "avx2": (False, True)}
 
 
 class Engine(Protocol):
@@ -145,7 +145,7 @@ def _chosen(tables: Int32Array) -> tuple[str, npt.NDArray[Any]]:
     header = blocks[: 8 * block_layout.HEADER_WORDS].view(np.int64)
     has_sets = int(header[block_layout.N_CATEGORICAL] > 0)
     slower = header[block_layout.N_PAIRS] > _MAX_PAIRS[fastest][has_sets] or (
-        header[block_layout.SHAPE] == block_layout.CHAINED and fastest not in _CHAINS
+        header[block_layout.SHAPE] == block_layout.CHAINED and not _CHAINS[fastest][has_sets]
     )
     return (PORTABLE, tables) if slower else (fastest, blocks)
 

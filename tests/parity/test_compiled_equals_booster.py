@@ -77,6 +77,14 @@ CASES = {
     "pruned nodes in the file": Case({**LOGISTIC, "tree_method": "exact", "gamma": 2.0, "max_depth": 5}, n_trees=20),
     "categories, one against the rest": Case({**LOGISTIC, "max_cat_to_onehot": 100}, categorical=True),
     "categories, sets": Case({**LOGISTIC, "max_cat_to_onehot": 2}, categorical=True),
+    "categories, trees of two blocks": Case({**LOGISTIC, "max_depth": 8}, categorical=True, rows=30_000),
+    "categories, deep": Case(
+        {**LOGISTIC, "max_depth": 13, "min_child_weight": 0, "max_cat_to_onehot": 4},
+        n_trees=20,
+        categorical=True,
+        rows=30_000,
+        check=deeper_than(9),
+    ),
     "most values missing": Case({**LOGISTIC, "max_depth": 6}, missing=0.8),
     "base score estimated from the data": Case({"objective": "binary:logistic", "max_depth": 4}),
     "base score of a rare event": Case({"objective": "binary:logistic", "base_score": 1e-6, **SURE}),
@@ -132,7 +140,7 @@ def as_online(rows: np.ndarray, seed: int) -> np.ndarray:
     for feature, n_codes in CATEGORICAL.items():
         odd = rng.random(len(rows)) < 0.1
         rows[odd, feature] = rng.choice(
-            np.array([-1, n_codes, n_codes + 500, 1.5, 2.0**24], np.float32), int(odd.sum())
+            np.array([-1, -0.5, n_codes, n_codes + 500, 1.5, 2.0**24, 1e30], np.float32), int(odd.sum())
         )
     rows[:10] = np.nan
     return rows

@@ -97,7 +97,7 @@ def test_forests_whose_rows_take_many_registers_are_walked(make_tree, monkeypatc
 
 def test_a_forest_too_large_for_blocks_is_walked_and_refuses_to_be_forced(make_tree, monkeypatch):
     tables, _ = tables_of(100, depth=6, n_trees=20, make_tree=make_tree)
-    monkeypatch.setattr(engine.build_blocks.__globals__["layout"], "MAX_PAIRS", 0)
+    monkeypatch.setattr(engine.build_blocks.__globals__["layout"], "ROW_BYTES", 0)
 
     with pytest.raises(ConfigurationError, match="choose the portable engine"):
         build_blocks(tables)
@@ -138,6 +138,132 @@ def test_every_shape_gives_the_bits_of_the_twin(make_tree, twin, n_features, dep
         assert expected.tolist() == [scorer.margin(row) for row in rows], name
     assert shape == header[block_layout.SHAPE]
     assert pairs in (None, header[block_layout.N_PAIRS])
+
+
+# What a category may arrive as: known, between two, in no set, unknown, negative, the largest that XGBoost knows, huge, missing.
+CATEGORIES = np.array(
+    [
+        0,
+        1,
+        1.9,
+        2,
+        31,
+        32,
+        39,
+        40,
+        41,
+        42,
+        63,
+        64,
+        500,
+        65_536,
+        -1,
+        -0.0,
+        -0.5,
+        2.0**24 - 1,
+        2.0**24,
+        2.0**31,
+        3e38,
+        np.nan,
+    ]
+    + [np.inf, -np.inf],
+    np.float32,
+)
+
+
+@pytest.mark.parametrize(
+    ("n_numeric", "depth", "n_trees", "shape", "kind"),
+    [
+        (0, 6, 60, block_layout.ONE_BLOCK, block_layout.MIXED),
+        (5, 1, 9, block_layout.ONE_BLOCK, block_layout.MIXED),
+        (5, 6, 150, block_layout.ONE_BLOCK, block_layout.MIXED),
+        (300, 6, 40, block_layout.ONE_BLOCK, block_layout.GENERAL),
+        (5, 7, 70, block_layout.TWO_BLOCKS, block_layout.MIXED),
+        (5, 9, 17, block_layout.TWO_BLOCKS, block_layout.MIXED),
+        (300, 8, 17, block_layout.TWO_BLOCKS, block_layout.GENERAL),
+        (5, 13, 9, block_layout.CHAINED, block_layout.MIXED),
+        (300, 12, 9, block_layout.CHAINED, block_layout.GENERAL),
+    ],
+)
+@pytest.mark.parametrize("n_categories", [(3,), (40, 3, 64, 65, 1)])
+def test_categories_of_every_sort_lead_where_the_twin_goes(
+    make_tree, twin, n_numeric, depth, n_trees, shape, kind, n_categories
+):
+    rng = np.random.default_rng(depth)
+    trees = [
+        with_categories(rng, make_tree(rng, depth=depth, categorical=False), n_numeric, n_categories)
+        for _ in range(n_trees)
+    ]
+    tables = build_tables(trees, n_features=n_numeric + len(n_categories), base_margin=BASE)
+    rows = rng.normal(size=(48, n_numeric + len(n_categories))).astype(np.float32)
+    rows[:, n_numeric:] = rng.choice(CATEGORIES, (48, len(n_categories)))
+    rows[: CATEGORIES.size, n_numeric] = CATEGORIES
+    header = build_blocks(tables)[: 8 * block_layout.HEADER_WORDS].view(np.int64)
+
+    expected = [twin(trees, row, BASE) for row in rows]
+
+    for name in available_engines():
+        scorer = TableEngine(tables, name)
+        batch = np.empty(len(rows), np.float32)
+        scorer.margins(rows, batch)
+        assert expected == batch.tolist(), name
+        assert expected == [scorer.margin(row) for row in rows], name
+    assert (shape, kind) == (header[block_layout.SHAPE], header[block_layout.KIND])
+
+
+def with_categories(rng, tree, n_numeric, n_categories):
+    """The tree on `n_numeric` features, with categorical tests, of the features after these, at about half of its nodes."""
+    tree.feature[:] = 0
+    inner = np.flatnonzero(tree.left >= 0)
+    if n_numeric:
+        tree.feature[inner] = rng.integers(0, n_numeric, inner.size)
+    for node in inner.tolist():
+        if n_numeric and rng.random() < 0.5:
+            continue
+        which = int(rng.integers(len(n_categories)))
+        n = n_categories[which]
+        tree.feature[node], tree.threshold[node] = n_numeric + which, 0.0
+        # The last category at times, so that the feature has all of them.
+        members = {int(rng.integers(n)), *rng.choice(n, int(rng.integers(n)), replace=False).tolist()}
+        tree.categories[node] = np.array(sorted(members), np.int32)
+    return tree
+
+
+def test_a_rank_of_every_cut_of_a_column_decides_no_category(make_tree, twin):
+    """Lanes of categorical tests look at the first column too: no rank of it may reach what they are given to reach."""
+    rng = np.random.default_rng(4)
+    n_cuts = 600
+    trees = [stump(0, np.float32(k), default_left=k % 2 == 0) for k in range(n_cuts)]
+    trees += [with_categories(rng, make_tree(rng, depth=5, categorical=False), 0, (4,)) for _ in range(5)]
+    for tree in trees[n_cuts:]:
+        tree.feature[tree.left >= 0] = 1
+    tables = build_tables(trees, n_features=2, base_margin=BASE)
+
+    for name in available_engines():
+        scorer = TableEngine(tables, name)
+        for first in (-1.0, 100.0, 251.0, 252.0, 253.0, 254.0, 255.0, 508.0, 599.0, 1e9, np.inf, np.nan):
+            for category in (0.0, 3.0, 4.0, np.nan):
+                row = np.array([first, category], np.float32)
+                assert twin(trees, row, BASE) == scorer.margin(row), (name, first, category)
+
+
+def stump(feature, threshold, *, default_left):
+    return Tree(
+        left=np.array([1, -1, -1], np.int32),
+        feature=np.array([feature, 0, 0], np.int32),
+        threshold=np.array([threshold, 0, 0], np.float32),
+        value=np.array([0, 0.25, -0.5], np.float32),
+        default_left=np.array([default_left, False, False], np.bool_),
+    )
+
+
+def test_deep_forests_with_categories_are_chained_where_the_cpu_has_avx2_alone(make_tree, monkeypatch):
+    monkeypatch.setattr(engine, "available_engines", lambda: ("avx2", "portable"))
+    numeric, _ = tables_of(20, depth=11, n_trees=5, make_tree=make_tree)
+    mixed, _ = tables_of(7, depth=11, n_trees=5, make_tree=make_tree, categorical=True)
+
+    assert "portable" == engine._chosen(numeric)[0]
+    assert "avx2" == engine._chosen(mixed)[0]
 
 
 def test_five_thousand_trees(make_tree, twin):
