@@ -1,7 +1,7 @@
 """
 A worker that applies a log of transactions to parts in Redis, and is killed, paused and cut off meanwhile.
 
-Run        python writes_to_redis.py PORT TOKEN N
+Run        python writes_to_redis.py PORT TOKEN N together|apart
 Exit code  0: everything is committed; 3: another has taken over
 """
 
@@ -12,9 +12,11 @@ import sys
 import time
 
 import numpy as np
+import redis
 from twin.comparison import Driver
 from twin.events import Event
 
+from fraudsdk.adapters.redis import RedisStore
 from fraudsdk.entity_state.parts import PartCodec, Taken, keys_of
 from fraudsdk.entity_state.writer import Lost, PartWriter
 from fraudsdk.errors import StateUnavailableError
@@ -86,12 +88,22 @@ class EngineState:
         return {int(key): self.pack(int(key)) for key in keys_of(self.driver.engine.memory)}
 
 
-def main(port: str, token: str, n: str) -> int:
-    import redis
+class WritingApart(RedisStore):
+    """The negative control: parts first, and then their place in the log."""
 
-    from fraudsdk.adapters.redis import RedisStore
+    def commit(self, token, previous, next, parts, alerts):
+        try:
+            if parts:
+                self._client.mset({self._key(key): part for key, part in parts.items()})
+        except redis.exceptions.RedisError as error:
+            raise StateUnavailableError("no answer") from error
+        time.sleep(0.01)
+        return super().commit(token, previous, next, {}, alerts)
 
-    store = RedisStore(redis.Redis(port=int(port), socket_timeout=0.5, retry=None), "tx.0")
+
+def main(port: str, token: str, n: str, how: str) -> int:
+    kind = WritingApart if how == "apart" else RedisStore
+    store = kind(redis.Redis(port=int(port), socket_timeout=0.5, retry=None), "tx.0")
     writer: PartWriter = PartWriter(store, EngineState(), token.encode())
     claimed = False
     while True:
