@@ -19,7 +19,7 @@ def require_redis() -> None:
     """Skip on a laptop without Redis; fail in CI."""
     if BINARY is None:
         assert os.environ.get("CI") != "true", "redis-server is not installed"
-        pytest.skip("redis-server is not installed: apt-get install redis-server")
+        pytest.skip("redis-server is not installed: apt-get install redis-server", allow_module_level=True)
 
 
 def free_port() -> int:
