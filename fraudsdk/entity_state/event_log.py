@@ -87,6 +87,8 @@ class EventLog:
     ----------
     words : int64[LOG_WORDS]
         The log, for kernels.
+    is_abandoned : bool
+        Whether this is a forked child's copy, which is nobody's to write or close.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class EventLog:
         self._trouble = ""
         self._began = 0  # first record of the segment that was begun last
         self._is_urgent = self._is_closing = self._is_given_up = False
+        self.is_abandoned = False
         for buffer in self._buffers:
             populate(buffer.ctypes.data, buffer.nbytes)
         self._writer = threading.Thread(target=self._run, name="fraudsdk-event-log", daemon=True)
@@ -204,7 +207,7 @@ class EventLog:
         """In a forked child, where the writer does not run: promise nothing any more."""
         # The lock may be held by a thread that the child does not have: touch nothing else.
         self.words[LOG_CAPACITY] = 0
-        self._is_closing = True
+        self._is_closing = self.is_abandoned = True
         self._trouble = "this process was forked from the one that writes the log"
         self._directory.close()  # the child's descriptor, which would hold the lock after its parent
 

@@ -169,6 +169,8 @@ class KeptState:
         StateUnavailableError
             Some of the log could not be written.
         """
+        if self.log.is_abandoned:
+            return
         with self._closing:
             if self._is_closed:
                 return

@@ -462,17 +462,21 @@ def test_a_label_that_cannot_be_logged_is_refused(opened, full_disk):
     assert taken == opened().counters()["labels"]
 
 
-def test_a_child_process_decides_and_promises_nothing(opened):
-    scorer = opened()
+def test_a_child_process_decides_and_promises_nothing(opened, always_snapshot, state_dir):
+    scorer = opened(durability="sync")
     scorer.score(purchase(1))
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:  # pragma: no cover
         decision = scorer.score(purchase(2))
+        scorer.close()
         os.write(writer, (decision.degraded_because or "promised").encode())
         os._exit(0)
     os.waitpid(child, 0)
 
     assert b"forked from the one that writes the log" in os.read(reader, 1_000)
+    assert [] == list(state_dir.glob("*.fssnap"))  # what is the parent's is not the child's to write
+    with pytest.raises(StateError, match="in use by another process"):
+        opened()
     scorer.score(purchase(3))
     scorer.close()
     assert 2 == opened().counters()["events"]
