@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import Final
@@ -128,7 +127,8 @@ class EventLog:
         self._segment: _Segment | None = None
         self._trouble = ""
         self._began = 0  # first record of the segment that was begun last
-        self._is_urgent = self._is_closing = self._is_given_up = False
+        self._is_urgent = self._is_closing = False
+        self._given_up = threading.Event()
         self.is_abandoned = False
         for buffer in self._buffers:
             populate(buffer.ctypes.data, buffer.nbytes)
@@ -181,7 +181,7 @@ class EventLog:
             self._wanted.notify_all()
             self._written.wait_for(lambda: self._durable >= end or not self._writer.is_alive(), timeout_s)
             lost, trouble = end - self._durable, self._trouble
-            self._is_given_up = True
+            self._given_up.set()
             self._trouble = "it was closed"
         finally:
             self._lock.release()
@@ -236,7 +236,7 @@ class EventLog:
                     self._segment.close()
 
     def _write_until_closed(self) -> None:
-        while not self._is_given_up:
+        while not self._given_up.is_set():
             with self._lock:
                 self._wanted.wait_for(lambda: self._is_urgent, FLUSH_INTERVAL_S)
                 self._is_urgent = False
@@ -261,7 +261,7 @@ class EventLog:
     def _write_somehow(self, group: Words, first: int) -> bool:
         """Try until it is written; False when it was given up."""
         retry_s = _FIRST_RETRY_S
-        while not self._is_given_up:
+        while not self._given_up.is_set():
             try:
                 self._write(group, first)
                 self._trouble = ""
@@ -274,7 +274,7 @@ class EventLog:
                 segment, self._segment = self._segment, None
                 if segment is not None:
                     segment.give_up()
-            time.sleep(retry_s)
+            self._given_up.wait(retry_s)
             retry_s = min(2 * retry_s, _LAST_RETRY_S)
         return False
 
