@@ -23,6 +23,7 @@ from _report import hold, percentiles, report
 from _turns import take_turns
 
 from fraudsdk import Scorer, ScorerConfig
+from fraudsdk.entity_state.layout import META_BUMP
 from fraudsdk.scorer import kept_state
 
 N_HISTORY = 12_000
@@ -57,7 +58,7 @@ def transactions(traffic: Any, traffic_replayed: Any) -> list[dict[str, Any]]:
 
 def remembered(scorer: Scorer) -> bytes:
     memory = scorer._engine.memory
-    return memory.pool[: memory.meta[0]].tobytes()
+    return memory.pool[: memory.meta[META_BUMP]].tobytes()
 
 
 @pytest.mark.quick

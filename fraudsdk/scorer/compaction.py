@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from fraudsdk.config import ScorerConfig
 from fraudsdk.encoding.encoder import Encoder
 from fraudsdk.entity_state.snapshot import write_snapshot
@@ -16,7 +14,7 @@ from fraudsdk.features.engine import FeatureEngine
 from fraudsdk.model.artefact import load_artefact
 from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.scorer.kept_state import prune
-from fraudsdk.scorer.parts import feature_set_of, identity_of, vocabulary_of
+from fraudsdk.scorer.parts import attached, feature_set_of, identity_of, vocabulary_of
 from fraudsdk.scorer.recovery import Recovered, recover
 
 
@@ -67,9 +65,8 @@ def compact(directory: StateDirectory, config: ScorerConfig) -> Compacted:
         features, vocabulary, max_entities=config.max_entities, journal_capacity=config.journal_capacity
     )
     encoder = Encoder(engine.record_layout, key=config.hash_key, vocabulary=vocabulary, currency=features.currency)
-    engine.attach(*encoder.empty(1), np.empty(engine.n_features, np.float32))
     identity = identity_of(engine, vocabulary, config.hash_key)
-    found = recover(directory, identity, engine, recorder)
+    found = recover(directory, identity, attached(engine, encoder), recorder)
     if found.undecided:
         raise StateError(
             f"{len(found.undecided)} transactions in {directory.path} were remembered and not decided when their scorer died, "

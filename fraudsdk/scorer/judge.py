@@ -31,7 +31,7 @@ class Judge:
     version : str
         The model's, as decisions carry it; ``"none"`` without one.
     words : int64[JUDGE_WORDS]
-        What the scoring kernel must know (`fraudsdk.scorer.kernels`): where the forest is, and the approval's word.
+        What the scoring kernel must know (`fraudsdk.scorer.kernels`): where the forest is, and these words.
     scale : float64[n]
         The highest score that needs nobody's opinion, then the calibration.
     """

@@ -169,22 +169,26 @@ class KeptState:
         StateUnavailableError
             Some of the log could not be written.
         """
-        if self.log.is_abandoned:
+        if self.log.is_abandoned or not self._closing.acquire(blocking=False):  # it is another's, or under way
             return
-        with self._closing:
-            if self._is_closed:
-                return
-            self._is_closed = True
+        try:
+            if not self._is_closed:
+                self._close()
+        finally:
+            self._closing.release()
+
+    def _close(self) -> None:
         try:
             self.log.close()
             with self._lock:
                 if self.log.sequence - self._last_snapshot() > RECORDS_PER_CLOSING_SNAPSHOT:
                     self._write_snapshot(self._engine, self._recorder, self.log.sequence)
         finally:
-            # As long as anything may still be written the directory is nobody else's.
-            if self._compaction is not None:
-                self._compaction.join()
-            if self.log.has_ended:
+            # As long as anything may still be written the directory is nobody else's, and closing again may succeed.
+            self._is_closed = self.log.has_ended
+            if self._is_closed:
+                if self._compaction is not None:
+                    self._compaction.join()
                 self._directory.close()
 
     def _recover(self) -> Recovered:

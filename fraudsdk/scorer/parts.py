@@ -79,8 +79,13 @@ def another(engine: FeatureEngine, encoder: Encoder) -> FeatureEngine:
         max_entities=memory.max_entities,
         journal_capacity=len(memory.journal),
     )
-    empty.attach(*encoder.empty(1), np.empty(empty.n_features, np.float32))
-    return empty
+    return attached(empty, encoder)
+
+
+def attached(engine: FeatureEngine, encoder: Encoder) -> FeatureEngine:
+    """An engine, given arrays of its own to work in."""
+    engine.attach(*encoder.empty(1), np.empty(engine.n_features, np.float32))
+    return engine
 
 
 def identity_of(engine: FeatureEngine, vocabulary: Vocabulary, hash_key: bytes) -> StateIdentity:

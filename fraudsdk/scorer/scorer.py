@@ -9,6 +9,7 @@ remembered; whatever else goes wrong gives a decision that is `degraded` and say
 
 from __future__ import annotations
 
+import contextlib
 import math
 import secrets
 import threading
@@ -351,7 +352,7 @@ class Scorer:
         if record and self._state is not None:
             with self._lock:
                 because = self._state.settle()
-            decisions = self._unkept(decisions, because) if because else decisions
+            decisions = self._all_unkept(decisions, because) if because else decisions
         if record and self._sink is not None:
             told = decisions[:]
             for first in range(0, len(told), _TOLD_AT_ONCE):  # a bounded queue refuses more at once than it holds
@@ -745,8 +746,10 @@ class Scorer:
         """Have the memory that is used next supplied, on another thread; called under the lock."""
         memory = self._engine.memory
         if memory.is_short_of_pages and (self._supplier is None or not self._supplier.is_alive()):
-            self._supplier = threading.Thread(target=memory.supply_pages, name="fraudsdk-pages", daemon=True)
-            self._supplier.start()
+            supplier = threading.Thread(target=memory.supply_pages, name="fraudsdk-pages", daemon=True)
+            with contextlib.suppress(RuntimeError):  # no more threads: pages come one by one, as they are touched
+                supplier.start()
+                self._supplier = supplier
 
     def _from_the_future(self, transaction_id: str) -> InvalidTransactionError:
         return InvalidTransactionError(
@@ -815,7 +818,7 @@ class Scorer:
         self._failures["degraded"] += not decision.degraded
         return _unkept(decision, because)
 
-    def _unkept(self, decisions: Decisions, because: str) -> Decisions:
+    def _all_unkept(self, decisions: Decisions, because: str) -> Decisions:
         """Decisions of a batch that is not, or not surely, kept."""
         told = {row: _unkept(decision, because) for row, decision in enumerate(decisions)}
         with self._lock:

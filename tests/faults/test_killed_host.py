@@ -14,7 +14,7 @@ import pytest
 from keeps_state import HASH_KEY, LABEL_EVERY, go_on, plan
 
 from fraudsdk import Scorer, ScorerConfig
-from fraudsdk.entity_state.layout import META_BUMP, META_DUPLICATES
+from fraudsdk.entity_state.layout import META_BUMP, META_DUPLICATES, META_JOURNAL_NEXT
 
 N = 4_000
 SEED = 5
@@ -30,7 +30,7 @@ def remembered(scorer) -> dict[str, bytes]:
     return {
         "meta": meta.tobytes(),
         "pool": memory.pool[: meta[META_BUMP]].tobytes(),
-        "journal": memory.journal[: int(meta[5])].tobytes(),
+        "journal": memory.journal[: int(meta[META_JOURNAL_NEXT])].tobytes(),
         "words": repr([tuple(each) for each in scorer._recorder.words]).encode(),
     }
 

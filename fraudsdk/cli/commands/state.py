@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from fraudsdk.entity_state.transfer import Moved
 
 FOUND_WRONG = 1
-_DIR_HELP = "a scorer's state directory"
 
 
 def register(commands: Any) -> argparse.ArgumentParser:
@@ -47,45 +46,50 @@ def run(args: argparse.Namespace) -> int | None:
     return code
 
 
+def _action(
+    actions: Any, name: str, act: Callable[[argparse.Namespace], int | None], **said: str
+) -> argparse.ArgumentParser:
+    """The parser of one action; all but `import` are about a directory that is there."""
+    parser = new_parser(actions, name, run, **said)
+    if act is not _import:
+        parser.add_argument("directory", metavar="DIR", type=Path, help="a scorer's state directory")
+    parser.set_defaults(act=act)
+    return parser
+
+
 def _add_info(actions: Any) -> argparse.ArgumentParser:
-    parser = new_parser(
+    parser = _action(
         actions,
         "info",
-        run,
+        _info,
         summary="what is kept, and what a recovery would read",
         example="fraudsdk state info /var/lib/fraud/state --json",
         more="Needs neither the key nor that the scorer stops.",
     )
-    parser.add_argument("directory", metavar="DIR", type=Path, help=_DIR_HELP)
     parser.add_argument("--json", action="store_true", help="print it for programs")
-    parser.set_defaults(act=_info)
     return parser
 
 
 def _add_verify(actions: Any) -> argparse.ArgumentParser:
-    parser = new_parser(
+    return _action(
         actions,
         "verify",
-        run,
+        _verify,
         summary="verify every checksum of every file, and that nothing is missing between them",
         example="fraudsdk state verify /var/lib/fraud/state",
         more="Needs neither the key nor that the scorer stops.  Exit code 1 where something is wrong.",
     )
-    parser.add_argument("directory", metavar="DIR", type=Path, help=_DIR_HELP)
-    parser.set_defaults(act=_verify)
-    return parser
 
 
 def _add_compact(actions: Any) -> argparse.ArgumentParser:
-    parser = new_parser(
+    parser = _action(
         actions,
         "compact",
-        run,
+        _compact,
         summary="take a snapshot and remove what it makes superfluous, so that the next start is quick",
         example="fraudsdk state compact /var/lib/fraud/state --model models/cards --hash-key-file key",
         more="The scorer must have stopped.",
     )
-    parser.add_argument("directory", metavar="DIR", type=Path, help=_DIR_HELP)
     means = parser.add_mutually_exclusive_group(required=True)
     means.add_argument("--model", metavar="DIR", type=Path, help="the model's folder")
     means.add_argument("--features", metavar="FILE", type=Path, help="feature set of a scorer without a model")
@@ -96,37 +100,33 @@ def _add_compact(actions: Any) -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{name}", metavar="N", type=int, help="as the scorer has it (default: that of the newest snapshot)"
         )
-    parser.set_defaults(act=_compact)
     return parser
 
 
 def _add_export(actions: Any) -> argparse.ArgumentParser:
-    parser = new_parser(
+    parser = _action(
         actions,
         "export",
-        run,
+        _export,
         summary="put all that a recovery needs into one file",
         example="fraudsdk state export /var/lib/fraud/state --out state.tar",
         more="The scorer must have stopped.",
     )
-    parser.add_argument("directory", metavar="DIR", type=Path, help=_DIR_HELP)
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file, a plain tar")
-    parser.set_defaults(act=_export)
     return parser
 
 
 def _add_import(actions: Any) -> argparse.ArgumentParser:
-    parser = new_parser(
+    parser = _action(
         actions,
         "import",
-        run,
+        _import,
         summary="make a state directory of what was exported",
         example="fraudsdk state import state.tar --into /var/lib/fraud/state",
         more="Import only what you exported: checksums find accidents, they do not tell who wrote a file.",
     )
     parser.add_argument("exported", metavar="FILE", type=Path, help="what `fraudsdk state export` wrote")
     parser.add_argument("--into", metavar="DIR", type=Path, required=True, help="the directory, new or empty")
-    parser.set_defaults(act=_import)
     return parser
 
 

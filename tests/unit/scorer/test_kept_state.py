@@ -529,6 +529,21 @@ def test_nothing_is_taken_once_it_is_closed(opened):
     assert 1 == opened().counters()["events"]
 
 
+def test_a_closing_that_came_at_a_bad_moment_can_be_repeated(opened, monkeypatch):
+    scorer = opened()
+    scorer.score(purchase(1))
+    close = scorer._state.log.close
+    monkeypatch.setattr(scorer._state.log, "close", partial(close, 0.05))
+    with scorer._lock, pytest.raises(StateUnavailableError, match="outside of signal handlers"):
+        scorer.close()
+    assert not scorer.score(purchase(2)).degraded
+    monkeypatch.setattr(scorer._state.log, "close", close)
+
+    scorer.close()
+
+    assert 2 == opened().counters()["events"]
+
+
 def test_closing_twice_closes_nobody_elses_files(opened):
     scorer = opened()
     scorer.score(purchase(1))

@@ -761,3 +761,16 @@ def test_features_are_timed_of_one_transaction_in_a_thousand(scorer, simulated):
 
     assert list(reference_feature_set("EUR").names) == list(timed)
     assert {2} == {latency.n for latency in timed.values()}
+
+
+def test_where_no_thread_can_be_started_pages_are_not_supplied_and_decisions_are_made(scorer, monkeypatch):
+    def no_more(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    monkeypatch.setattr(type(scorer._engine.memory), "is_short_of_pages", True)
+
+    decisions = scorer.score_batch([purchase(number) for number in range(3)])
+
+    assert not any(decision.degraded for decision in decisions)
+    assert [True] * 3 == [scorer.score(purchase(number)).duplicate for number in range(3)]
