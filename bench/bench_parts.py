@@ -16,7 +16,7 @@ import numpy as np
 from _report import report
 
 from fraudsdk import Scorer, ScorerConfig
-from fraudsdk.entity_state.parts import PartCodec, keys_of
+from fraudsdk.entity_state.parts import PartCodec
 
 
 def test_an_entity_is_packed_and_taken_up(
@@ -26,7 +26,7 @@ def test_an_entity_is_packed_and_taken_up(
     codec = PartCodec(b"of the benchmark")
     with Scorer.open(config) as scorer, Scorer.open(config) as other:
         scorer.score_batch(list(traffic.transactions(*traffic_replayed.order)))
-        memory, keys = scorer._engine.memory, keys_of(scorer._engine.memory)
+        memory, keys = scorer._engine.memory, scorer._engine.memory.entity_keys()
         codec.pack(memory, keys, 1)  # its buffer grows once
         started = time.process_time_ns()
         parts = codec.pack(memory, keys, 1)

@@ -16,6 +16,9 @@ from fraudsdk._jit import device
 from fraudsdk._native import lowest_bit, matching8
 from fraudsdk.domain.fields import AMOUNT_MINOR, AMOUNT_UNKNOWN, EVENT_TIME_US, TRANSACTION_KEY
 from fraudsdk.entity_state.layout import (
+    CHANGED_CAPACITY,
+    CHANGED_FIRST,
+    CHANGED_N,
     COLUMN_TAG,
     COLUMN_TIME,
     DAY_US,
@@ -80,6 +83,7 @@ from fraudsdk.entity_state.layout import (
     META_OLDEST,
     META_SKETCHES,
     META_TILE_LADDERS,
+    OTHERS_ONLY,
     PLACE_CENTRE_X,
     PLACE_DECAY_US,
     PLACE_LAST_US,
@@ -265,8 +269,8 @@ def link_newest(pool, meta, head):
 
 
 @device
-def create(pool, poolf, table, meta, kind, kind_index, key):
-    """A new entity with nothing remembered."""
+def blank(pool, poolf, meta, kind, kind_index, key):
+    """A head with nothing remembered, that nothing leads to yet."""
     words = kind[KIND_HEAD_WORDS]
     head = allocate(pool, meta, words)
     for word in range(head, head + words):
@@ -280,6 +284,13 @@ def create(pool, poolf, table, meta, kind, kind_index, key):
         pool[head + kind[KIND_RING] + RING_FLOOR_US] = NEVER_US
     if kind[KIND_PLACE] != 0:
         poolf[head + kind[KIND_PLACE] + PLACE_X] = np.nan
+    return head
+
+
+@device
+def create(pool, poolf, table, meta, kind, kind_index, key):
+    """A new entity with nothing remembered."""
+    head = blank(pool, poolf, meta, kind, kind_index, key)
     insert(table, key, head)
     link_newest(pool, meta, head)
     meta[META_ENTITIES] += 1
@@ -287,10 +298,8 @@ def create(pool, poolf, table, meta, kind, kind_index, key):
 
 
 @device
-def evict_oldest(pool, table, meta, kinds):
-    """Forget the least recently used entity."""
-    head = meta[META_OLDEST]
-    kind = kinds[pool[head + HEAD_KIND]]
+def release_head(pool, meta, head, kind):
+    """Give back a head and its chunks, when nothing leads to it any more."""
     if kind[KIND_RING] != 0:
         ring = head + kind[KIND_RING]
         if pool[ring + RING_CHUNK] != 0:
@@ -303,9 +312,19 @@ def evict_oldest(pool, table, meta, kinds):
             release(pool, meta, pool[part + DISTINCT_CHUNK], SKETCH_REGISTERS * SKETCH_RANKS)
         elif pool[part + DISTINCT_CHUNK] != 0:
             release(pool, meta, pool[part + DISTINCT_CHUNK], 2 * pool[part + DISTINCT_CAPACITY])
+    release(pool, meta, head, kind[KIND_HEAD_WORDS])
+
+
+@device
+def evict_oldest(pool, table, meta, kinds):
+    """Forget the least recently used entity."""
+    head = meta[META_OLDEST]
+    kind = kinds[pool[head + HEAD_KIND]]
     unlink(pool, meta, head)
     remove(table, pool[head + HEAD_KEY])
-    release(pool, meta, head, kind[KIND_HEAD_WORDS])
+    if pool[head + HEAD_BORN] < OTHERS_ONLY:
+        release_head(pool, meta, -pool[head + HEAD_BORN], kind)
+    release_head(pool, meta, head, kind)
     meta[META_ENTITIES] -= 1
     meta[META_EVICTED] += 1
 
@@ -812,6 +831,21 @@ def remember(pool, poolf, meta, head, kind, columns, measures, distincts, decaye
 
 
 @device
+def remember_as_own(
+    pool, poolf, meta, head, kind, columns, measures, distincts, decayeds, ints, numbers, i, flags, own
+):  # fmt: skip
+    """Add event `i` to our own events of an entity, where `head` is of everybody's."""
+    if pool[head + HEAD_BORN] == OTHERS_ONLY:
+        pool[head + HEAD_BORN] = -blank(pool, poolf, meta, kind, pool[head + HEAD_KIND], pool[head + HEAD_KEY])
+    late, dropped = meta[META_LATE], meta[META_LATE_DROPPED]  # an event is late once
+    remember(
+        pool, poolf, meta, -pool[head + HEAD_BORN], kind, columns, measures, distincts, decayeds,
+        ints, numbers, i, flags, own,
+    )  # fmt: skip
+    meta[META_LATE], meta[META_LATE_DROPPED] = late, dropped
+
+
+@device
 def amend(pool, poolf, head, kind, columns, measures, time_us, tag, new_flags, new_amount):
     """
     Change the flags and amount of an event that the ring still holds, in ring and tiles.
@@ -875,6 +909,28 @@ def amend_tiles(pool, poolf, head, kind, columns, measures, time_us, old_flags, 
                 amend_tile_amount(pool, poolf, word, n, old_amount, -1)
             if now:
                 amend_tile_amount(pool, poolf, word, n, new_amount, 1)
+
+
+@device
+def amend_everywhere(
+    pool, poolf, head, kind, columns, measures, time_us, tag, old_flags, old_amount, new_flags, new_amount
+):  # fmt: skip
+    """Change an event of an entity, whether its ring still holds it or not."""
+    if not amend(pool, poolf, head, kind, columns, measures, time_us, tag, new_flags, new_amount):
+        amend_tiles(
+            pool, poolf, head, kind, columns, measures, time_us, old_flags, old_amount, new_flags, new_amount
+        )  # fmt: skip
+
+
+# --- who else wants to know -------------------------------------------------------------------------------------------
+
+
+@device
+def mark_changed(changed, key):
+    """Say that an entity changed; more than there is room for are counted all the same, so that it can be seen."""
+    if changed[CHANGED_N] < changed[CHANGED_CAPACITY]:
+        changed[CHANGED_FIRST + changed[CHANGED_N]] = key
+    changed[CHANGED_N] += 1
 
 
 # --- the journal: what is remembered of each recent transaction ------------------------------------------------------

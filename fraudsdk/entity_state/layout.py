@@ -38,8 +38,11 @@ HEAD_OLDER: Final = 3
 HEAD_LAST_US: Final = 4
 HEAD_FIRST_US: Final = 5
 HEAD_COUNT: Final = 6
-HEAD_BORN: Final = 7  # arrival number of the event that made it known
+# Arrival number of the event that made it known.  Negative where other writers know the entity too, and the head is of all
+# events together: minus the head of our own events alone, or `OTHERS_ONLY`.
+HEAD_BORN: Final = 7
 HEAD_WORDS: Final = 8
+OTHERS_ONLY: Final = -1
 
 # Words of the ring part, relative to its offset.
 RING_CHUNK: Final = 0
@@ -166,6 +169,12 @@ META_TILE_LADDERS: Final = 15
 META_FREE: Final = 16  # heads of the free lists, one per power-of-two size class
 SIZE_CLASSES: Final = 32
 META_WORDS: Final = META_FREE + SIZE_CLASSES
+
+# Words of ``changed``: keys of entities that changed since they were last taken from it.
+CHANGED_CAPACITY: Final = 0  # keys that it holds; 0: nobody wants to know
+CHANGED_N: Final = 1  # more than the capacity: some are missing
+CHANGED_BLIND: Final = 2  # 1: entities that are not in memory are taken for new, for want of an answer
+CHANGED_FIRST: Final = 8
 
 COUNTER_NAMES: Final = {
     "entities": META_ENTITIES,

@@ -8,6 +8,9 @@ import numpy.typing as npt
 from fraudsdk._pages import populate
 from fraudsdk.entity_state.index_kernels import index_entities, index_journal
 from fraudsdk.entity_state.layout import (
+    CHANGED_CAPACITY,
+    CHANGED_FIRST,
+    CHANGED_N,
     COUNTER_NAMES,
     META_BUMP,
     META_ENTITIES,
@@ -31,6 +34,8 @@ _WORDS_PER_PAGE = 512
 _AHEAD_WORDS = (1 << 23, 1 << 21)
 _SHORT_WORDS = (1 << 21, 1 << 19)
 _WORDS_PER_LINE = 8
+# An event is added to an entity, and to our own events of it where others have some as well.
+_HEADS_EACH = 2
 
 
 class EntityMemory:
@@ -67,6 +72,7 @@ class EntityMemory:
         self.meta[META_MAX_ENTITIES] = max_entities
         self.journal = np.zeros((journal_capacity, layout.journal_words), dtype=np.int64)
         self.journal_index = np.zeros(_power_of_two(2 * journal_capacity), dtype=np.int64)
+        self.changed = np.zeros(CHANGED_FIRST, dtype=np.int64)
         self._supplied_words = [0, 0]  # of pool and journal
         for hashed in (self.table, self.journal_index):
             # Looked up at random: touched now, a page each, or the first 10,000 decisions pay for 2,000 page faults.
@@ -156,7 +162,27 @@ class EntityMemory:
     @property
     def bump_max(self) -> int:
         """Words in use beyond which the pool may not fit whatever one more event can claim."""
-        return len(self.pool) - self.layout.worst_words - SPARE_WORDS
+        return len(self.pool) - _HEADS_EACH * self.layout.worst_words - SPARE_WORDS
+
+    def tell_changes(self, capacity: int) -> None:
+        """Keep the keys of entities that change, so many of them, for `take_changes`."""
+        self.changed = np.zeros(CHANGED_FIRST + capacity, dtype=np.int64)
+        self.changed[CHANGED_CAPACITY] = capacity
+
+    def take_changes(self) -> npt.NDArray[np.int64]:
+        """
+        Keys of entities that changed since they were last asked for, some of them more than once.
+
+        Of all entities, where more changed than there was room for.
+        """
+        n, capacity = int(self.changed[CHANGED_N]), int(self.changed[CHANGED_CAPACITY])
+        self.changed[CHANGED_N] = 0
+        return self.entity_keys() if n > capacity else self.changed[CHANGED_FIRST : CHANGED_FIRST + n].copy()
+
+    def entity_keys(self) -> npt.NDArray[np.int64]:
+        """Keys of all entities that are remembered, in no order that means anything."""
+        keys: npt.NDArray[np.int64] = self.table[self.table[:, 1] != 0, 0].copy()
+        return keys
 
     def counters(self) -> dict[str, int]:
         """What has happened so far, by name."""

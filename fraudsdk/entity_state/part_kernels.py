@@ -37,10 +37,10 @@ from fraudsdk.entity_state.layout import (
     KIND_TILE_WORDS,
     META_BUMP,
     META_ENTITIES,
-    META_JOURNAL_NEXT,
     META_MAX_ENTITIES,
     META_SKETCHES,
     META_TILE_LADDERS,
+    OTHERS_ONLY,
     RING_CAPACITY,
     RING_CHUNK,
     RING_LENGTH,
@@ -194,10 +194,18 @@ def pack_entity(pool, head, kind, schema, sequence, out, at):
     return n
 
 
+@device
+def own_head(pool, head):
+    """The head of our own events of an entity, of which `head` is what is read; 0 where there is none."""
+    if head == 0 or pool[head + HEAD_BORN] >= 0:
+        return np.int64(head)
+    return np.int64(0 if pool[head + HEAD_BORN] == OTHERS_ONLY else -pool[head + HEAD_BORN])
+
+
 @kernel("int64(int64[::1], int64[:, ::1], int64[:, ::1], int64, int64, int64[::1], int64, int64[::1], int64[::1])")
 def pack(pool, kinds, table, schema, sequence, keys, first, out, ends):
     """
-    Pack entities by their keys.
+    Pack entities by their keys, our own events of them.
 
     Parameters
     ----------
@@ -211,7 +219,7 @@ def pack(pool, kinds, table, schema, sequence, keys, first, out, ends):
     out : int64[m]
         Receives parts, one after another.
     ends : int64[n]
-        Receives where each part ends; the end of the one before for a key that is not known.
+        Receives where each part ends; the end of the one before for a key that is not known, or by others alone.
 
     Returns
     -------
@@ -222,7 +230,7 @@ def pack(pool, kinds, table, schema, sequence, keys, first, out, ends):
     out, ends = borrowed(out), borrowed(ends)
     at = np.int64(0)
     for i in range(first, keys.shape[0]):
-        head = find(table, keys[i])
+        head = own_head(pool, find(table, keys[i]))
         if head != 0:
             kind = kinds[pool[head + HEAD_KIND]]
             if at + words_of_part(pool, head, kind) > out.shape[0]:
@@ -373,6 +381,33 @@ def unpack_distinct(words, to, pool, meta, part):
     return to
 
 
+@device
+def problem_with(words, at, n, schema, kinds):
+    """`TAKEN` where a part may be taken up, else why it may not."""
+    if n < PART_WORDS or words[at + PART_MAGIC] != MAGIC or words[at + PART_SCHEMA] != schema:
+        return np.int64(FOREIGN)
+    checksum = words[at + PART_CHECKSUM]
+    if checksum & _LOW != n or (checksum >> 32) & _LOW != part_checksum(words, at, n):
+        return np.int64(CHANGED)
+    if not 0 <= words[at + PART_KIND] < kinds.shape[0] or words[at + PART_KEY] == 0:
+        return np.int64(CHANGED)
+    return np.int64(TAKEN if is_sound(words, at, n, kinds[words[at + PART_KIND]]) else CHANGED)
+
+
+@device
+def unpack_into(words, at, pool, meta, head, kind):
+    """Make a blank head what a sound part says."""
+    own = at + PART_WORDS - HEAD_LAST_US
+    for word in range(HEAD_LAST_US, kind[KIND_HEAD_WORDS]):
+        pool[head + word] = words[own + word]
+    pool[head + HEAD_BORN] = 0  # it has seen whatever the journal knows of it
+    to = own + kind[KIND_HEAD_WORDS]
+    if kind[KIND_RING] != 0:
+        to = unpack_ring(words, to, pool, meta, head + kind[KIND_RING], kind)
+    for d in range(kind[KIND_DISTINCTS]):
+        to = unpack_distinct(words, to, pool, meta, head + kind[KIND_DISTINCT] + d * DISTINCT_WORDS)
+
+
 @kernel("int64(int64[::1], int64, int64[::1], float64[::1], int64[:, ::1], int64[::1], int64[:, ::1], int64)")
 def unpack(words, schema, pool, poolf, table, meta, kinds, bump_max):
     """
@@ -396,30 +431,16 @@ def unpack(words, schema, pool, poolf, table, meta, kinds, bump_max):
     """
     words, pool, poolf, table = borrowed(words), borrowed(pool), borrowed(poolf), borrowed(table)
     meta, kinds = borrowed(meta), borrowed(kinds)
-    n = words.shape[0]
-    if n < PART_WORDS or words[PART_MAGIC] != MAGIC or words[PART_SCHEMA] != schema:
-        return np.int64(FOREIGN)
-    if words[PART_CHECKSUM] & _LOW != n or (words[PART_CHECKSUM] >> 32) & _LOW != part_checksum(words, 0, n):
-        return np.int64(CHANGED)
-    if not 0 <= words[PART_KIND] < kinds.shape[0] or words[PART_KEY] == 0:
-        return np.int64(CHANGED)
-    kind = kinds[words[PART_KIND]]
-    if not is_sound(words, 0, n, kind):
-        return np.int64(CHANGED)
+    problem = problem_with(words, 0, words.shape[0], schema, kinds)
+    if problem != TAKEN:
+        return problem
     if find(table, words[PART_KEY]) != 0:
         return np.int64(KNOWN)
     if meta[META_BUMP] > bump_max:
         return np.int64(NO_ROOM)
     while meta[META_ENTITIES] >= meta[META_MAX_ENTITIES]:
         evict_oldest(pool, table, meta, kinds)
+    kind = kinds[words[PART_KIND]]
     head = create(pool, poolf, table, meta, kind, words[PART_KIND], words[PART_KEY])
-    own = PART_WORDS - HEAD_LAST_US
-    for word in range(HEAD_LAST_US, kind[KIND_HEAD_WORDS]):
-        pool[head + word] = words[own + word]
-    pool[head + HEAD_BORN] = meta[META_JOURNAL_NEXT]
-    to = own + kind[KIND_HEAD_WORDS]
-    if kind[KIND_RING] != 0:
-        to = unpack_ring(words, to, pool, meta, head + kind[KIND_RING], kind)
-    for d in range(kind[KIND_DISTINCTS]):
-        to = unpack_distinct(words, to, pool, meta, head + kind[KIND_DISTINCT] + d * DISTINCT_WORDS)
+    unpack_into(words, 0, pool, meta, head, kind)
     return np.int64(TAKEN)

@@ -7,17 +7,22 @@ nothing of it is taken up.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from fraudsdk.entity_state import merge_kernels
 from fraudsdk.entity_state import part_kernels as kernels
+from fraudsdk.entity_state.layout import META_BUMP
 from fraudsdk.entity_state.log_format import bytes_of
 from fraudsdk.entity_state.memory import EntityMemory
 
 _FIRST_WORDS: Final = 1 << 14
+# What is read, our own events with what was stored of them, and a part that is being joined.
+_HEADS_AT_ONCE: Final = 3
 
 
 class Taken(IntEnum):
@@ -76,6 +81,54 @@ class PartCodec:
             ]
         return parts
 
+    def take_up(
+        self, memory: EntityMemory, key: int, parts: Sequence[bytes], mine: int, *, lacks_stored: bool = False
+    ) -> list[Taken]:
+        """
+        Remember an entity as all its writers know it.
+
+        Parameters
+        ----------
+        memory : EntityMemory
+        key : int
+        parts : sequence of bytes
+            In the order of the writers; empty where one has none.
+        mine : int
+            Which of them are of our own events, -1 for none: those in memory count, and the part only where there are none.
+        lacks_stored : bool
+            What is in memory of our own events came while our part could not be read: both count.
+
+        Returns
+        -------
+        list of Taken
+            What became of each part.  One that is not sound is left out.
+        """
+        need = (len(parts) + _HEADS_AT_ONCE) * memory.layout.worst_words
+        while int(memory.meta[META_BUMP]) + need > memory.bump_max:
+            memory.grow()
+        whole = [part if len(part) % 8 == 0 else b"" for part in parts]
+        words = np.frombuffer(b"".join(whole), "<i8").astype(np.int64)
+        ends = np.cumsum([len(part) // 8 for part in whole], dtype=np.int64)
+        verdicts = np.zeros(len(parts), np.int64)
+        pool, layout = memory.pool, memory.layout
+        merge_kernels.take_up(
+            *(
+                key,
+                words,
+                ends,
+                mine,
+                int(lacks_stored),
+                self._schema,
+                pool,
+                pool.view(np.float64),
+                memory.table,
+                memory.meta,
+            ),
+            *(layout.kinds, layout.measures, layout.distincts, layout.decayeds, verdicts),
+        )
+        cut = [len(part) % 8 != 0 for part in parts]
+        return [Taken.CHANGED if is_cut else Taken(verdict) for is_cut, verdict in zip(cut, verdicts, strict=True)]
+
     def take(self, memory: EntityMemory, part: bytes) -> Taken:
         """Take up an entity, unless something is wrong with it, or it is known."""
         if len(part) % 8:
@@ -90,12 +143,6 @@ class PartCodec:
             if answer != kernels.NO_ROOM:
                 return Taken(answer)
             memory.grow()
-
-
-def keys_of(memory: EntityMemory) -> npt.NDArray[np.int64]:
-    """Keys of all entities that are remembered, in no order that means anything."""
-    keys: npt.NDArray[np.int64] = memory.table[memory.table[:, 1] != 0, 0].copy()
-    return keys
 
 
 def sequence_of(part: bytes) -> int:

@@ -54,7 +54,9 @@ FILTERS: Final = 28
 FILTER_RANGES: Final = 29
 LIMITS: Final = 30
 PLACES: Final = 31
-FIELDS: Final = 32
+# Who else wants to know.
+CHANGED: Final = 32  # int64[CHANGED_FIRST + n]: keys of entities that changed
+FIELDS: Final = 33
 
 # One number after the addresses: words of the pool in use beyond which it must grow first.
 BUMP_MAX: Final = FIELDS * ADDRESS_WORDS

@@ -388,6 +388,7 @@ class FeatureEngine:
             (context.META, memory.meta),
             (context.JOURNAL, memory.journal),
             (context.JOURNAL_INDEX, memory.journal_index),
+            (context.CHANGED, memory.changed),
         ):
             context.point(self._context, field, array)
         self._context[context.BUMP_MAX] = memory.bump_max

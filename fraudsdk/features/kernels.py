@@ -63,8 +63,7 @@ from fraudsdk.entity_state.kernels import (
     OWN_HOME_X,
     OWN_X,
     VALUE_UNKNOWN,
-    amend,
-    amend_tiles,
+    amend_everywhere,
     create,
     decay_factor,
     entity_key,
@@ -75,7 +74,9 @@ from fraudsdk.entity_state.kernels import (
     journal_insert,
     journal_remove,
     link_newest,
+    mark_changed,
     remember,
+    remember_as_own,
     ring_guess,
     say_when_and_where,
     source_value,
@@ -94,6 +95,7 @@ from fraudsdk.entity_state.layout import (
     HEAD_BORN,
     HEAD_COUNT,
     HEAD_FIRST_US,
+    HEAD_KEY,
     HEAD_LAST_US,
     HEAD_NEWER,
     HEAD_OLDER,
@@ -121,6 +123,7 @@ from fraudsdk.entity_state.layout import (
     META_LABELS_UNKNOWN,
     META_MAX_ENTITIES,
     META_REVERSALS_UNKNOWN,
+    OTHERS_ONLY,
     PLACE_CENTRE_X,
     PLACE_LAST_US,
     PLACE_X,
@@ -144,6 +147,7 @@ from fraudsdk.features.context import (
     AHEAD_LABELS,
     BITS,
     BUMP_MAX,
+    CHANGED,
     COLUMNS,
     DECAYEDS,
     DISTINCTS,
@@ -933,7 +937,7 @@ def foresee_writing(pool, meta, journal, row):
 
 @device
 def remember_everywhere(
-    ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index,
+    ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index, changed,
     kinds, columns, measures, distincts, decayeds, own,
 ):  # fmt: skip
     """The event joins each entity it names, and the journal."""
@@ -959,6 +963,12 @@ def remember_everywhere(
             pool, poolf, meta, head, kinds[k], columns, measures, distincts, decayeds,
             ints, numbers, i, flags, own,
         )  # fmt: skip
+        if pool[head + HEAD_BORN] < 0:
+            remember_as_own(
+                pool, poolf, meta, head, kinds[k], columns, measures, distincts, decayeds,
+                ints, numbers, i, flags, own,
+            )  # fmt: skip
+        mark_changed(changed, keys[k, 0])
         if kinds[k, KIND_JOURNAL] != 0:
             journal[row, kinds[k, KIND_JOURNAL]] = keys[k, 0]
     meta[META_EVENTS] += 1
@@ -982,7 +992,9 @@ def make_room_for_entities(pool, table, meta, kinds, keys):
 
 
 @device
-def amend_journalled(row, set_bits, clear_bits, amount, pool, poolf, table, meta, journal, kinds, columns, measures):
+def amend_journalled(
+    row, set_bits, clear_bits, amount, pool, poolf, table, meta, journal, changed, kinds, columns, measures
+):  # fmt: skip
     """Change flags and amount of a remembered transaction, in the journal and in every entity that still has it."""
     old_flags, old_amount = journal[row, JOURNAL_FLAGS], journal[row, JOURNAL_AMOUNT_MINOR]
     new_flags = (old_flags | set_bits) & ~clear_bits
@@ -996,15 +1008,21 @@ def amend_journalled(row, set_bits, clear_bits, amount, pool, poolf, table, meta
         if head == 0 or arrival < pool[head + HEAD_BORN]:
             # Forgotten since, or forgotten and back: what is there now never saw this event.
             continue
-        kind = kinds[k]
-        if not amend(pool, poolf, head, kind, columns, measures, time_us, tag, new_flags, amount):
-            amend_tiles(pool, poolf, head, kind, columns, measures, time_us, old_flags, old_amount, new_flags, amount)
+        amend_everywhere(
+            pool, poolf, head, kinds[k], columns, measures, time_us, tag, old_flags, old_amount, new_flags, amount
+        )  # fmt: skip
+        if pool[head + HEAD_BORN] < OTHERS_ONLY:
+            amend_everywhere(
+                pool, poolf, -pool[head + HEAD_BORN], kinds[k], columns, measures, time_us, tag,
+                old_flags, old_amount, new_flags, amount,
+            )  # fmt: skip
+        mark_changed(changed, pool[head + HEAD_KEY])
     journal[row, JOURNAL_FLAGS] = new_flags
     journal[row, JOURNAL_AMOUNT_MINOR] = amount
 
 
 @device
-def apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, columns, measures):
+def apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, changed, kinds, columns, measures):
     """
     A reversal undoes its original (in part: takes its amount down); a chargeback labels it as fraud.
 
@@ -1017,7 +1035,9 @@ def apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, co
     amount = journal[row, JOURNAL_AMOUNT_MINOR]
     if ints[i, FLAGS] & CHARGEBACK:
         meta[META_LABELS] += 1
-        amend_journalled(row, FRAUD, GENUINE, amount, pool, poolf, table, meta, journal, kinds, columns, measures)
+        amend_journalled(
+            row, FRAUD, GENUINE, amount, pool, poolf, table, meta, journal, changed, kinds, columns, measures
+        )  # fmt: skip
         return
     back = ints[i, AMOUNT_MINOR]
     if back == AMOUNT_UNKNOWN and amount != AMOUNT_UNKNOWN:
@@ -1027,7 +1047,7 @@ def apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, co
     in_full = amount == AMOUNT_UNKNOWN or back >= amount
     amend_journalled(
         row, REVERSED if in_full else 0, 0, amount if in_full else amount - back,
-        pool, poolf, table, meta, journal, kinds, columns, measures,
+        pool, poolf, table, meta, journal, changed, kinds, columns, measures,
     )  # fmt: skip
 
 
@@ -1094,6 +1114,7 @@ def observe_at(context, ints, numbers, i, record, row):
     own, runs = floats_of(context, OWN), measured_rows_of(context, RUNS)
     ops, params, limits = int_rows_of(context, OPS), float_rows_of(context, PARAMS), measured_floats_of(context, LIMITS)
     filters, filter_ranges = measured_rows_of(context, FILTERS), float_rows_of(context, FILTER_RANGES)
+    changed = ints_of(context, CHANGED)
     foresee_input(ints, numbers, i + AHEAD_INPUT)
     known_row = journal_find(journal, index, ints[i, TRANSACTION_KEY])
     if known_row >= 0 and record:
@@ -1103,11 +1124,11 @@ def observe_at(context, ints, numbers, i, record, row):
         if record:
             if not has_room(context, meta):
                 return np.int64(NEEDS_ROOM), np.int64(-1)
-            apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, kinds, columns, measures)
+            apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, changed, kinds, columns, measures)
             for k in range(kinds.shape[0]):
                 keys[k, 0] = 0
             known_row = remember_everywhere(
-                ints, numbers, i, ints[i, FLAGS], keys, pool, poolf, table, meta, journal, index,
+                ints, numbers, i, ints[i, FLAGS], keys, pool, poolf, table, meta, journal, index, changed,
                 kinds, columns, measures, distincts, decayeds, own,
             )  # fmt: skip
         return np.int64(LIFECYCLE), known_row
@@ -1127,7 +1148,7 @@ def observe_at(context, ints, numbers, i, record, row):
         return np.int64(SCORED), known_row
     make_room_for_entities(pool, table, meta, kinds, keys)
     journal_row = remember_everywhere(
-        ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index,
+        ints, numbers, i, flags, keys, pool, poolf, table, meta, journal, index, changed,
         kinds, columns, measures, distincts, decayeds, own,
     )  # fmt: skip
     return np.int64(SCORED), np.int64(journal_row)
@@ -1356,6 +1377,7 @@ def amend_remembered(context, key, set_bits, clear_bits):
         ints_of(context, COLUMNS),
         int_rows_of(context, MEASURES),
     )
+    changed = ints_of(context, CHANGED)
     row = journal_find(journal, index, key)
     if row < 0:
         meta[META_LABELS_UNKNOWN] += 1
@@ -1363,7 +1385,7 @@ def amend_remembered(context, key, set_bits, clear_bits):
     meta[META_LABELS] += (set_bits & (FRAUD | GENUINE)) != 0
     amend_journalled(
         row, set_bits, clear_bits, journal[row, JOURNAL_AMOUNT_MINOR],
-        pool, poolf, table, meta, journal, kinds, columns, measures,
+        pool, poolf, table, meta, journal, changed, kinds, columns, measures,
     )  # fmt: skip
     return True
 

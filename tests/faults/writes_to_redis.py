@@ -17,7 +17,7 @@ from twin.comparison import Driver
 from twin.events import Event
 
 from fraudsdk.adapters.redis import RedisStore
-from fraudsdk.entity_state.parts import PartCodec, Taken, keys_of
+from fraudsdk.entity_state.parts import PartCodec, Taken
 from fraudsdk.entity_state.writer import Lost, PartWriter
 from fraudsdk.errors import StateUnavailableError
 from fraudsdk.features import kernels
@@ -85,7 +85,7 @@ class EngineState:
 
     def parts(self) -> dict[int, bytes]:
         """Every part that is in memory."""
-        return {int(key): self.pack(int(key)) for key in keys_of(self.driver.engine.memory)}
+        return {int(key): self.pack(int(key)) for key in self.driver.engine.memory.entity_keys()}
 
 
 class WritingApart(RedisStore):

@@ -13,7 +13,7 @@ from twin.events import Event
 
 from fraudsdk.entity_state import log_kernels, part_kernels
 from fraudsdk.entity_state.layout import META_SKETCHES, META_TILE_LADDERS
-from fraudsdk.entity_state.parts import PartCodec, Taken, keys_of, sequence_of
+from fraudsdk.entity_state.parts import PartCodec, Taken, sequence_of
 from fraudsdk.features.spec import Feature, FeatureSet
 
 SCHEMA = b"eight or more bytes"
@@ -68,14 +68,14 @@ def driver_after(n, seed):
 def moved(driver):
     """Another driver, that took up every entity of this one."""
     codec, other = PartCodec(SCHEMA), Driver(EVERYTHING)
-    keys = np.sort(keys_of(driver.engine.memory))
+    keys = np.sort(driver.engine.memory.entity_keys())
     for part in codec.pack(driver.engine.memory, keys, 7):
         assert Taken.TAKEN == codec.take(other.engine.memory, part)
     return other
 
 
 def packed(driver) -> list[bytes]:
-    return PartCodec(SCHEMA).pack(driver.engine.memory, np.sort(keys_of(driver.engine.memory)), 7)
+    return PartCodec(SCHEMA).pack(driver.engine.memory, np.sort(driver.engine.memory.entity_keys()), 7)
 
 
 def a_part(n=600, seed=1) -> bytes:
@@ -104,7 +104,7 @@ def test_what_moves_has_tiles_and_sketches():
 
 def test_a_part_says_which_change_it_is_of_and_a_stranger_has_none():
     driver = driver_after(20, 3)
-    keys = keys_of(driver.engine.memory)[:1]
+    keys = driver.engine.memory.entity_keys()[:1]
 
     part, nothing = PartCodec(SCHEMA).pack(driver.engine.memory, np.append(keys, 12_345), 99)
 
@@ -121,7 +121,7 @@ def test_any_changed_bit_is_refused_and_nothing_taken_up():
 
         assert codec.take(other, bytes(changed)) in (Taken.FOREIGN, Taken.CHANGED)
     assert np.array_equal(before, other.pool[:200])
-    assert 0 == len(keys_of(other))
+    assert 0 == len(other.entity_keys())
 
 
 def test_any_other_length_is_refused():
@@ -150,7 +150,7 @@ def test_numbers_that_lead_outside_are_refused_even_with_a_right_checksum(data):
     assert answer in (Taken.TAKEN, Taken.CHANGED)  # what it means cannot be told, only that it stays inside
     assert np.array_equal(guard, memory.pool[-64:])
     if answer is Taken.TAKEN:
-        PartCodec(SCHEMA).pack(memory, keys_of(memory), 1)
+        PartCodec(SCHEMA).pack(memory, memory.entity_keys(), 1)
 
 
 def a_small_part() -> bytes:
@@ -180,5 +180,5 @@ def test_the_least_recently_used_make_room():
     for part in parts:
         assert Taken.TAKEN == codec.take(other, part)
 
-    assert 90 == len(keys_of(other))
-    assert parts[-90:] == codec.pack(other, np.sort(keys_of(other)), 7)
+    assert 90 == len(other.entity_keys())
+    assert parts[-90:] == codec.pack(other, np.sort(other.entity_keys()), 7)
