@@ -98,6 +98,9 @@ class Explanation:
     counterfactual : Counterfactual or None
         The smallest change that would have brought a milder band or, for an approval, a stricter one; None where no change
         of one feature does.
+    state_age_us : int or None
+        What other processes know of the entities is of so long ago, microseconds of the wall; None where state is not shared.
+        What this process saw itself counts at once.
     """
 
     transaction_id: str
@@ -107,3 +110,4 @@ class Explanation:
     score: float
     features: tuple[FeatureContribution, ...]
     counterfactual: Counterfactual | None = None
+    state_age_us: int | None = None

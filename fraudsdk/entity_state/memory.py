@@ -12,11 +12,16 @@ from fraudsdk.entity_state.layout import (
     CHANGED_FIRST,
     CHANGED_N,
     COUNTER_NAMES,
+    JOURNAL_FIRST_ENTITY,
     META_BUMP,
     META_ENTITIES,
+    META_FREE,
     META_JOURNAL_NEXT,
     META_MAX_ENTITIES,
+    META_NEWEST,
+    META_OLDEST,
     META_WORDS,
+    SIZE_CLASSES,
     StateLayout,
 )
 from fraudsdk.errors import ConfigurationError, StateError
@@ -183,6 +188,15 @@ class EntityMemory:
         """Keys of all entities that are remembered, in no order that means anything."""
         keys: npt.NDArray[np.int64] = self.table[self.table[:, 1] != 0, 0].copy()
         return keys
+
+    def forget_entities(self) -> None:
+        """Forget every entity; which transactions were seen, and what was decided on them, stays known."""
+        self.table[:] = 0
+        self.meta[[META_NEWEST, META_OLDEST, META_ENTITIES]] = 0
+        self.meta[META_FREE : META_FREE + SIZE_CLASSES] = 0
+        self.meta[META_BUMP] = FIRST_CHUNK
+        self.journal[:, JOURNAL_FIRST_ENTITY:] = 0
+        self.changed[CHANGED_N] = 0
 
     def counters(self) -> dict[str, int]:
         """What has happened so far, by name."""

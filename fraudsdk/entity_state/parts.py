@@ -127,7 +127,9 @@ class PartCodec:
             *(layout.kinds, layout.measures, layout.distincts, layout.decayeds, verdicts),
         )
         cut = [len(part) % 8 != 0 for part in parts]
-        return [Taken.CHANGED if is_cut else Taken(verdict) for is_cut, verdict in zip(cut, verdicts, strict=True)]
+        return [
+            Taken.CHANGED if is_cut else Taken(verdict) for is_cut, verdict in zip(cut, verdicts.tolist(), strict=True)
+        ]
 
     def take(self, memory: EntityMemory, part: bytes) -> Taken:
         """Take up an entity, unless something is wrong with it, or it is known."""

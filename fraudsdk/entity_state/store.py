@@ -8,6 +8,7 @@ changes before ``o`` alone, so a store that replaces (parts, ``o``) at once can 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -73,6 +74,90 @@ class StateStore(Protocol):
 
     def acknowledge(self, names: Iterable[str]) -> None:
         """Alerts have been told."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """
+    What all writers know of some entities.
+
+    Attributes
+    ----------
+    of : Mapping of int to sequence of bytes
+        By key: the parts in the order of the writers, empty where one has none.
+    mine : int
+        Which of the writers we are.
+    """
+
+    of: Mapping[int, Sequence[bytes]]
+    mine: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """
+    What other writers changed.
+
+    Attributes
+    ----------
+    keys : frozenset of int
+    is_everything : bool
+        Which entities cannot be said: some changes were missed.
+    """
+
+    keys: frozenset[int]
+    is_everything: bool
+
+
+class SharedStore(Protocol):
+    """
+    State of several writers that serve the same entities, as one of them sees it.
+
+    A writer holds a slot by a lease.  `join` and `read` may be called from several threads at once, the rest from one.  Every
+    method raises `StateUnavailableError` where the store does not answer.
+    """
+
+    def join(self, schema: bytes) -> None:
+        """
+        Take a slot that nobody holds, and its parts with it; also after a slot was lost.
+
+        Raises
+        ------
+        StateError
+            State there means something else than `schema` says, or every slot is held.
+        """
+        ...
+
+    def resume(self) -> None:
+        """Go on from where the store is, after it lost changes of ours."""
+        ...
+
+    def commit(self, parts: Mapping[int, bytes]) -> Committed:
+        """Replace parts and tell the other writers; the same call again after one that was not answered."""
+        ...
+
+    def read(self, keys: Sequence[int]) -> Parts:
+        """What all writers know of entities."""
+        ...
+
+    def poll(self) -> Changes:
+        """
+        What others changed since the last time; keeps the lease as well.
+
+        Raises
+        ------
+        Lost
+            Another holds the slot.
+        """
+        ...
+
+    def quarantine(self, key: int) -> None:
+        """Put our part of an entity, which is damaged, out of the way of the next one."""
+        ...
+
+    def leave(self) -> None:
+        """Give the slot back; its parts stay."""
         ...
 
 

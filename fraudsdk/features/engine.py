@@ -14,7 +14,14 @@ from fraudsdk.domain.fields import DECLINED, EVENT_TIME_US, FRAUD, GENUINE, TRAN
 from fraudsdk.domain.schema import FeatureSchema
 from fraudsdk.encoding.vocabulary import Vocabulary
 from fraudsdk.entity_state.kernels import OWN_WORDS
-from fraudsdk.entity_state.layout import JOURNAL_KEY, JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT, META_JOURNAL_NEXT
+from fraudsdk.entity_state.layout import (
+    JOURNAL_FIRST_ENTITY,
+    JOURNAL_KEY,
+    JOURNAL_MARGIN,
+    JOURNAL_SCORE,
+    JOURNAL_VERDICT,
+    META_JOURNAL_NEXT,
+)
 from fraudsdk.entity_state.memory import EntityMemory
 from fraudsdk.features import context, kernels
 from fraudsdk.features.plan import OP_CODE, OP_COLUMN, OP_KIND, OP_OTHER, OP_SLOT, FeaturePlan, build_plan
@@ -282,6 +289,15 @@ class FeatureEngine:
             return
         words[JOURNAL_MARGIN : JOURNAL_SCORE + 1] = np.array([recorded.margin, recorded.score]).view(np.int64)
         words[JOURNAL_VERDICT] = recorded.verdict
+
+    def named_keys(self) -> list[int]:
+        """Keys of the entities that the transaction that was just observed names."""
+        return [key for key in self._keys[:, kernels.KEY].tolist() if key]
+
+    def keys_of(self, transaction_key: int) -> list[int]:
+        """Keys of the entities whose windows a remembered transaction is in; none of one that is not remembered."""
+        row = kernels.journal_row(self._context, transaction_key)
+        return [] if row < 0 else [key for key in self.memory.journal[row, JOURNAL_FIRST_ENTITY:].tolist() if key]
 
     def newest(self) -> tuple[int, int, Rows]:
         """Key, journal row and a copy of the row of the transaction that was remembered last, into attached arrays."""

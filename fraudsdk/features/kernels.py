@@ -1401,3 +1401,12 @@ def amend_transaction(context, key, set_bits, clear_bits):
         False when the journal has forgotten it (which is counted).
     """
     return amend_remembered(borrowed(context), key, set_bits, clear_bits)
+
+
+@kernel("int64(int64[::1], int64)", nogil=False)
+def journal_row(context, key):
+    """Where a transaction is in the journal, -1 = nowhere."""
+    context = borrowed(context)
+    return np.int64(
+        journal_find(measured_rows_of(context, JOURNAL), measured_ints_of(context, JOURNAL_INDEX), np.int64(key))
+    )

@@ -37,7 +37,12 @@ def contributions(judge: Judge, row: Row) -> npt.NDArray[np.float64]:
 
 
 def explanation(
-    judge: Judge, schema: FeatureSchema, transaction_id: str, row: Row, provenance: Sequence[Provenance]
+    judge: Judge,
+    schema: FeatureSchema,
+    transaction_id: str,
+    row: Row,
+    provenance: Sequence[Provenance],
+    state_age_us: int | None,
 ) -> Explanation:
     """
     Everything that can be said of a row's margin.
@@ -65,6 +70,7 @@ def explanation(
         score=judge.calibration.probability(margin),
         features=tuple(features),
         counterfactual=_counterfactual(judge, schema, row, margin),
+        state_age_us=state_age_us,
     )
 
 

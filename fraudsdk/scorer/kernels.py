@@ -28,12 +28,20 @@ from fraudsdk._native import (
     row_of,
 )
 from fraudsdk._ticks import elapsed_ns, ticks
-from fraudsdk.domain.fields import EVENT_TIME_US, TRANSACTION_KEY
+from fraudsdk.domain.fields import CHARGEBACK, EVENT_TIME_US, FLAGS, ORIGINAL_KEY, REVERSAL, TRANSACTION_KEY
 from fraudsdk.encoding.mapping_kernels import WRITTEN, read_mapping
-from fraudsdk.entity_state.kernels import journal_find
-from fraudsdk.entity_state.layout import JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
+from fraudsdk.entity_state.kernels import entity_key, find, journal_find
+from fraudsdk.entity_state.layout import (
+    CHANGED_BLIND,
+    CHANGED_CAPACITY,
+    CHANGED_FULL,
+    JOURNAL_MARGIN,
+    JOURNAL_SCORE,
+    JOURNAL_VERDICT,
+    KIND_JOURNAL,
+)
 from fraudsdk.entity_state.log_kernels import LOG_WORDS, has_room_for_events, log_event
-from fraudsdk.features.context import INTS, JOURNAL, JOURNAL_INDEX, NUMBERS, ROW
+from fraudsdk.features.context import CHANGED, INTS, JOURNAL, JOURNAL_INDEX, KEYS, KINDS, NUMBERS, ROW, TABLE
 from fraudsdk.features.kernels import (
     DUPLICATE,
     LIFECYCLE,
@@ -51,7 +59,8 @@ NO_LOG = np.zeros(LOG_WORDS, np.int64)
 # Besides what `observe_at` says.
 APPROVED = 4  # below every band, and recorded as such
 UNREAD = 5  # nothing was done: not spelt in an everyday way, or from the future
-LOG_FULL = 6  # nothing was done: to remember it, the log needs room first
+FULL = 6  # nothing was done: to remember it, the log or the store needs room first
+NOT_AT_HAND = 7  # nothing was done: others may know entities of it that are not in memory
 
 # Words of a judge.
 FOREST = 0  # address of ``float f(int64_t row, int64_t tables)``, 0 = none
@@ -141,6 +150,68 @@ def is_new(engine, ints):
 
 
 @device
+def not_at_hand(engine, ints, i, keys, n):
+    """
+    Add the entities that a transaction needs and that are not in memory to `keys`, of which there are `n`; how many are then.
+
+    A reversal or chargeback needs those of its original; one that is known already needs none.
+    """
+    kinds, table = measured_rows_of(engine, KINDS), measured_rows_of(engine, TABLE)
+    journal, index = measured_rows_of(engine, JOURNAL), measured_ints_of(engine, JOURNAL_INDEX)
+    if journal_find(journal, index, ints[i, TRANSACTION_KEY]) >= 0:
+        return n
+    is_aftermath = ints[i, FLAGS] & (REVERSAL | CHARGEBACK) != 0
+    original = journal_find(journal, index, ints[i, ORIGINAL_KEY]) if is_aftermath else np.int64(-1)
+    for k in range(kinds.shape[0]):
+        key = np.int64(0)
+        if not is_aftermath:
+            key = entity_key(ints, i, kinds[k])
+        elif original >= 0 and kinds[k, KIND_JOURNAL] != 0:
+            key = journal[original, kinds[k, KIND_JOURNAL]]
+        if key != 0 and find(table, key) == 0:
+            keys[n] = key
+            n += 1
+    return n
+
+
+@kernel("int64(int64[:, ::1], int64[::1], int64[::1])")
+def entities_not_at_hand(ints, engine, keys):
+    """
+    Entities that transactions need and that are not in memory.
+
+    Parameters
+    ----------
+    ints : int64[n, n_ints]
+    engine : int64[m]
+        `FeatureEngine.context`.
+    keys : int64[n * n_kinds]
+        Receives their keys, some of them more than once.
+
+    Returns
+    -------
+    int64
+        How many.
+    """
+    ints, engine, keys = borrowed(ints), borrowed(engine), borrowed(keys)
+    n = np.int64(0)
+    for i in range(ints.shape[0]):
+        n = not_at_hand(engine, ints, i, keys, n)
+    return n
+
+
+@kernel("int64(int64[::1], int64[::1], int64[::1])")
+def entities_at_hand(keys, engine, known):
+    """Copy those keys to `known` whose entities are in memory; how many."""
+    keys, engine, known = borrowed(keys), borrowed(engine), borrowed(known)
+    table, n = measured_rows_of(engine, TABLE), np.int64(0)
+    for i in range(keys.shape[0]):
+        if find(table, keys[i]) != 0:
+            known[n] = keys[i]
+            n += 1
+    return n
+
+
+@device
 def log_observed(log, ints, numbers, i, status, judge, out):
     """Log a transaction that was remembered, with its decision where that is settled."""
     if status == SCORED:
@@ -192,7 +263,7 @@ def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, ou
     Returns
     -------
     status : int64
-        As `observe_at`, or `APPROVED`; or `UNREAD` (Python must look at it) or `LOG_FULL`, where nothing was done.
+        As `observe_at`, or `APPROVED`; or `UNREAD` (Python must look at it), `FULL` or `NOT_AT_HAND`, where nothing was done.
     journal_row : int64
     """
     program, engine, judge = borrowed(program), borrowed(engine), borrowed(judge)
@@ -205,9 +276,13 @@ def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, ou
         return np.int64(UNREAD), np.int64(-1)
     if mapping != 0:  # what Python has read is not timed here
         started = lap(latency, ENCODE, started)
-    if record == 1 and not has_room_for_events(log, 1) and is_new(engine, ints):
-        return np.int64(LOG_FULL), np.int64(-1)
+    changed = ints_of(engine, CHANGED)
+    if record == 1 and (changed[CHANGED_FULL] != 0 or not has_room_for_events(log, 1)) and is_new(engine, ints):
+        return np.int64(FULL), np.int64(-1)
     foresee_now(engine, ints)
+    must_be_at_hand = changed[CHANGED_CAPACITY] != 0 and changed[CHANGED_BLIND] == 0
+    if must_be_at_hand and not_at_hand(engine, ints, 0, ints_of(engine, KEYS), np.int64(0)) != 0:  # into scratch
+        return np.int64(NOT_AT_HAND), np.int64(-1)
     status, journal_row = observe_at(engine, ints, numbers, 0, record == 1, row)
     started = lap(latency, FEATURES, started)
     out[MARGIN] = np.nan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import threading
 from pathlib import Path
@@ -13,8 +14,10 @@ import numpy as np
 from fraudsdk.config import Durability, ScorerConfig
 from fraudsdk.encoding.encoder import Encoder
 from fraudsdk.encoding.vocabulary import Vocabulary
+from fraudsdk.entity_state.parts import PartCodec
 from fraudsdk.entity_state.state_directory import StateIdentity
-from fraudsdk.errors import ModelError
+from fraudsdk.entity_state.store import SharedStore
+from fraudsdk.errors import ConfigurationError, ModelError
 from fraudsdk.features.engine import FeatureEngine
 from fraudsdk.features.spec import FeatureSet
 from fraudsdk.model.artefact import CompiledModel
@@ -22,6 +25,8 @@ from fraudsdk.model.documents import parse
 from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.policy.spec import PolicySpec
 from fraudsdk.scorer.kept_state import KeptState
+from fraudsdk.scorer.shared_state import SharedState
+from fraudsdk.telemetry.clock import Clock
 
 FEATURES_FILE: Final = "features.toml"
 VOCABULARY_FILE: Final = "vocabulary.json"
@@ -68,6 +73,26 @@ def kept_state_of(
         lock=lock,
         durability=Durability(config.durability),
     )
+
+
+def shared_state_of(
+    config: ScorerConfig,
+    store: SharedStore | None,
+    encoder: Encoder,
+    engine: FeatureEngine,
+    lock: threading.Lock,
+    clock: Clock,
+) -> SharedState | None:
+    """What is shared with other processes through a store; None without one."""
+    if store is None:
+        return None
+    if config.hash_key is None:
+        raise ConfigurationError("state that is shared needs a hash_key, the same for all who share it; pass one")
+    if config.state_dir is not None:
+        raise ConfigurationError("state is either kept in a state_dir or shared; leave one of them out")
+    identity = identity_of(engine, encoder.vocabulary, config.hash_key)
+    schema = hashlib.blake2b(identity.record + identity.state + identity.key, digest_size=16).digest()
+    return SharedState(store, PartCodec(schema), schema, engine, lock, clock)
 
 
 def another(engine: FeatureEngine, encoder: Encoder) -> FeatureEngine:

@@ -28,7 +28,7 @@ from fraudsdk.config import ScorerConfig
 from fraudsdk.domain.decision import Decision, Outcome, approval
 from fraudsdk.domain.decisions import Decisions
 from fraudsdk.domain.explanation import Explanation
-from fraudsdk.domain.fields import EVENT_TIME_US, TRANSACTION_KEY
+from fraudsdk.domain.fields import CHARGEBACK, EVENT_TIME_US, FLAGS, REVERSAL, TRANSACTION_KEY
 from fraudsdk.domain.masking import masked
 from fraudsdk.domain.refusal import RefusedValue
 from fraudsdk.domain.transaction import Transaction
@@ -36,6 +36,8 @@ from fraudsdk.domain.values import parse_flag, parse_identifier
 from fraudsdk.encoding.encoder import EncodedTransactions, Encoder
 from fraudsdk.encoding.tables import OfSchema, rows_of
 from fraudsdk.encoding.vocabulary import Vocabulary
+from fraudsdk.entity_state.layout import CHANGED_BLIND
+from fraudsdk.entity_state.store import SharedStore
 from fraudsdk.errors import (
     DeadlineExceededError,
     FraudSDKError,
@@ -56,7 +58,7 @@ from fraudsdk.scorer import kernels
 from fraudsdk.scorer.explanations import contributions, explanation
 from fraudsdk.scorer.judge import Judge
 from fraudsdk.scorer.latency import StageLatency
-from fraudsdk.scorer.parts import feature_set_of, kept_state_of, policy_of, vocabulary_of
+from fraudsdk.scorer.parts import feature_set_of, kept_state_of, policy_of, shared_state_of, vocabulary_of
 from fraudsdk.scorer.recovery import Recovered
 from fraudsdk.scorer.sent import Sent, SentRows, id_of, is_readable_by_column
 from fraudsdk.sinks.port import DecisionSink
@@ -66,7 +68,7 @@ from fraudsdk.telemetry.histogram import LatencySummary
 # How long a duplicate waits for the decision it duplicates, where its caller sets no deadline.
 _TWIN_WAIT_S: Final = 0.25
 _UNSEEN: Final = -1  # no status of a kernel
-_NOT_YET: Final = (NEEDS_ROOM, kernels.LOG_FULL)
+_NOT_YET: Final = (NEEDS_ROOM, kernels.FULL, kernels.NOT_AT_HAND)
 _CLOSE_FLUSH_US: Final = 5_000_000
 _TOLD_AT_ONCE: Final = 64
 # One transaction in so many has its features timed one by one.
@@ -103,6 +105,7 @@ class _Batch:
         # What is under way only, so that it stays in the cache.
         self.rows = np.empty((min(len(encoded), _ROWS_AT_ONCE), n_features), np.float32)
         self.seen = np.empty((len(self.rows), 2), np.int64)
+        self.because = ""  # why some of it is not, or not surely, what it should be
         self._singled_out: dict[int, Decision] = {}
 
     def single_out(self, row: int, decision: Decision) -> None:
@@ -131,6 +134,8 @@ class Scorer:
         Gives reasons in place of the model's own; with neither, a decision that needs them is marked degraded.
     sink : DecisionSink or None
         Told of every decision.  Its `write` is called on the scoring thread: wrap a slow one in `BackgroundSink`.
+    shared : SharedStore or None
+        Where what is remembered is shared with other processes.
     clock : Clock
         Wall clock for the skew check, monotonic for deadlines.
 
@@ -153,6 +158,7 @@ class Scorer:
         *,
         explainer: Explainer | None = None,
         sink: DecisionSink | None = None,
+        shared: SharedStore | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._engine = FeatureEngine(
@@ -187,6 +193,8 @@ class Scorer:
         self._lock = threading.Lock()
         self._state = kept_state_of(config, self._encoder, self._engine, self._recorder, self._lock)
         self._log = kernels.NO_LOG if self._state is None else self._state.words
+        self._shared = shared_state_of(config, shared, self._encoder, self._engine, self._lock, clock)
+        self._changed = self._engine.memory.changed
         try:
             self._judge = self._judge_of(model, policy, explainer)
         except BaseException:
@@ -207,6 +215,7 @@ class Scorer:
         *,
         sink: DecisionSink | None = None,
         explainer: Explainer | None = None,
+        shared: SharedStore | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> Self:
         """
@@ -234,6 +243,7 @@ class Scorer:
             config,
             explainer=explainer,
             sink=sink,
+            shared=shared,
             clock=clock,
         )
         try:
@@ -351,8 +361,8 @@ class Scorer:
         decisions = batch.decisions()
         if record and self._state is not None:
             with self._lock:
-                because = self._state.settle()
-            decisions = self._all_unkept(decisions, because) if because else decisions
+                batch.because = self._state.settle()
+        decisions = self._all_unkept(decisions, batch.because) if batch.because else decisions
         if record and self._sink is not None:
             told = decisions[:]
             for first in range(0, len(told), _TOLD_AT_ONCE):  # a bounded queue refuses more at once than it holds
@@ -374,6 +384,9 @@ class Scorer:
         prepared = self._prepare(transaction)
         with self._lock:
             self._encoder.encode(prepared, self._ints, self._numbers)
+            if self._shared is not None:
+                self._look_up(self._ints.copy(), False, None)
+                self._encoder.encode(prepared, self._ints, self._numbers)
             status, known_row = self._engine.observe(self._ints, self._numbers, self._row, record=False)
             provenance = self._engine.provenance(self._ints)
             row = self._row.copy()
@@ -387,7 +400,7 @@ class Scorer:
             raise InvalidTransactionError(
                 "type", f"is {prepared.type.value}", "only authorisations and refunds are scored"
             )
-        return explanation(judge, self._schema, prepared.transaction_id, row, provenance)
+        return explanation(judge, self._schema, prepared.transaction_id, row, provenance, self.state_age_us)
 
     def feedback(self, transaction_id: str, *, is_fraud: bool | None = None, declined: bool | None = None) -> bool:
         """
@@ -424,6 +437,7 @@ class Scorer:
         said = [] if is_fraud is None else [label_bits(is_fraud)]
         said += [] if declined is None else [answer_bits(declined)]
         with self._lock:
+            self._require_at_hand(key)
             remembered = all([self._amend(key, *bits) for bits in said])  # noqa: C419  # each is said, whatever the first came to
             if because := self._settled():
                 raise StateUnavailableError(f"what was said may be lost: {because}; say it again, it counts once")
@@ -433,7 +447,8 @@ class Scorer:
         """What has happened so far, by name: events, evictions, late events, duplicates, degraded decisions, ..."""
         with self._lock:
             kept = {} if self._state is None else self._state.counters()
-            return self._engine.memory.counters() | self._failures | kept
+            shared = {} if self._shared is None else self._shared.counters()
+            return self._engine.memory.counters() | self._failures | kept | shared
 
     def latencies(self) -> dict[str, LatencySummary]:
         """
@@ -463,6 +478,11 @@ class Scorer:
         """What was found in the state directory; None without one."""
         return None if self._state is None else self._state.recovered
 
+    @property
+    def state_age_us(self) -> int | None:
+        """How long ago what other processes know was up to date, microseconds; None where nothing is shared."""
+        return None if self._shared is None else self._shared.age_us
+
     def close(self) -> None:
         """
         Write what is kept, then flush and close the sink; of what there is of them.
@@ -480,6 +500,8 @@ class Scorer:
     def _close_state(self) -> None:
         if self._state is not None:
             self._state.close()
+        if self._shared is not None:
+            self._shared.close()
 
     def _close_sink(self) -> None:
         if self._sink is not None:
@@ -537,7 +559,7 @@ class Scorer:
             return seen
         assert seen is not None
         decision = self._settled_by_policy(seen, Sent.of(sent if transaction is None else transaction), deadline)
-        if self._state is None:
+        if self._state is None and not seen.because:
             return decision
         with self._lock:
             return self._promised(decision, seen.because, seen.journal_row >= 0)
@@ -578,6 +600,7 @@ class Scorer:
                 ask = deadline is None or not deadline.passed()
                 mapping, latest_us = id(sent), self._clock.now_us() + self._future_skew_us
                 status, because = NEEDS_ROOM, ""
+                self._changed[CHANGED_BLIND] = 0
                 while status in _NOT_YET:
                     if transaction is not None:
                         mapping, latest_us = 0, kernels.LATEST_US
@@ -591,9 +614,15 @@ class Scorer:
                     # fmt: on
                     if status == NEEDS_ROOM:
                         self._engine.grow()
-                    elif status == kernels.LOG_FULL:
+                    elif status == kernels.FULL:
                         because = self._room_for(1, deadline)
                         record = not because
+                    elif status == kernels.NOT_AT_HAND:
+                        because = self._look_up(self._ints.copy(), record, deadline) or because
+                        record &= not because
+                        self._changed[CHANGED_BLIND] = 1
+                if self._shared is not None and status not in (DUPLICATE, kernels.UNREAD):
+                    because = because or self._shared.doubt(self._engine.named_keys)
                 self._n_seen += 1
                 if self._n_seen % _TIMED_EVERY == 0:
                     self._engine.time_features()
@@ -675,8 +704,12 @@ class Scorer:
         ints, numbers, out = batch.encoded.ints[at], batch.encoded.numbers[at], batch.out[at]
         with self._lock:
             is_full = bool(batch.record and self._room_for(len(ints)))
+            if self._shared is not None and not is_full:
+                is_full = bool(self._look_up(ints, batch.record, None))
             if not is_full:
                 seen, failed = self._see_some(batch, ints, numbers, out)
+                if self._shared is not None:
+                    batch.because = batch.because or self._shared.doubt()
                 open_rows = np.flatnonzero(seen[:, 0] != kernels.APPROVED)
                 waited_for = open_rows[seen[open_rows, 0] == SCORED] if batch.record else []
                 under_way = ints[waited_for, TRANSACTION_KEY].tolist()
@@ -793,11 +826,43 @@ class Scorer:
             seen = _Seen(self._judge, each.key, each.journal_row, each.row)
             self._settled_by_policy(seen, Sent("", dict), None)
 
+    def _look_up(self, ints: npt.NDArray[np.int64], record: bool, deadline: Deadline | None) -> str:
+        """
+        Read what others know of entities that are not in memory.  Called under the lock, which is let go meanwhile.
+
+        Returns
+        -------
+        str
+            Empty, or why the transactions cannot be remembered.  Where the store did not answer they can be, mostly: what it
+            knows is added once it does.
+        """
+        assert self._shared is not None
+        at_most_s = math.inf if deadline is None else deadline.remaining_s()
+        if self._shared.look_up(self._shared.not_at_hand(ints), len(ints), at_most_s) or not record:
+            return ""
+        if (ints[:, FLAGS] & (REVERSAL | CHARGEBACK)).any():  # of entities that are not there nothing can be undone
+            return "what it changes cannot be read now; send it again later"
+        self._shared.go_blind(self._shared.not_at_hand(ints))
+        return ""
+
     def _room_for(self, n_events: int, deadline: Deadline | None = None) -> str:
         """Wait for room to log transactions; empty, or why there is none.  Called under the lock, which it may let go."""
+        if self._shared is not None:
+            return self._shared.room()
         if self._state is None:
             return ""
         return self._state.wait_for_room(n_events, math.inf if deadline is None else deadline.remaining_s())
+
+    def _require_at_hand(self, transaction_key: int) -> None:
+        """Have the entities that a transaction is remembered of in memory.  Called under the lock, which may be let go."""
+        if self._shared is None:
+            return
+        if because := self._shared.room():
+            raise StateUnavailableError(f"what was said was not taken: {because}; say it again later")
+        if not self._shared.look_up_if_needed(self._engine.keys_of(transaction_key)):
+            raise StateUnavailableError(
+                "what was said was not taken: the entities that it changes cannot be read now; say it again later"
+            )
 
     def _amend(self, key: int, set_bits: int, clear_bits: int) -> bool:
         """Change the flags of a remembered transaction, here and in the log.  Called under the lock."""

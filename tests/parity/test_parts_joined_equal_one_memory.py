@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twin.comparison import Driver, Pair
 from twin.events import Event
-from twin.streams import DAY_US, feature_set, stream
+from twin.streams import DAY_US, START_US, feature_set, stream
 
 from fraudsdk.entity_state import memory
 from fraudsdk.entity_state.parts import PartCodec, Taken
 from fraudsdk.features import kernels
-from fraudsdk.features.spec import FeatureSet
+from fraudsdk.features.spec import Feature, FeatureSet
 
 SEEDS = st.integers(0, 2**32 - 1)
 CODEC = PartCodec(b"what the writers agree on")
@@ -209,3 +209,21 @@ def test_events_that_came_while_our_part_could_not_be_read_are_added_to_it(seed,
     asked = [replace(event, transaction=f"asked {i}", time_us=newest_us) for i, event in enumerate(drawn)]
     rows = [[each.observe(event, record=False)[1] for event in asked] for each in (whole, after)]
     np.testing.assert_allclose(rows[1], rows[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_first", "n_second"), [(100, 100), (100, 5), (5, 100), (40, 40), (3, 4)])
+def test_distinct_keys_of_two_writers_are_counted_as_one_would_count_them(n_first, n_second):
+    features = FeatureSet("devices", (Feature("devices", "distinct", entity="user", field="device", window="24h"),))
+    one, first, second = Driver(features), Driver(features), Driver(features)
+    for i in range(n_first + n_second):
+        event = Event(f"t{i}", START_US + i, texts={"user_id": "u", "device_id": f"d{i}"})
+        one.observe(event)
+        (first if i < n_first else second).observe(event)
+    (key,) = one.engine.memory.entity_keys().tolist()
+
+    (theirs,) = CODEC.pack(second.engine.memory, np.array([key]), 0)
+    CODEC.take_up(first.engine.memory, key, [b"", theirs], 0)
+    first.engine.adopt_memory()
+
+    asked = Event("asked", START_US + 1_000, texts={"user_id": "u", "device_id": "d0"})
+    assert one.values(asked, record=False) == first.values(asked, record=False)

@@ -6,6 +6,7 @@ A writer's state in Redis.
     fs1:{WRITER}:meta      HASH    tok = token of the claim, o = next change
     fs1:{WRITER}:KEY       STRING  the part of an entity
     fs1:{WRITER}:out       STREAM  alerts that nobody has acknowledged yet
+    fs1:{WRITER}:feed      STREAM  keys of the entities that the last thousand commits changed, for other writers and readers
 
 All keys of a writer share a hash tag: one slot, one node, one script.  A script runs alone, so that parts and offset change
 together.
@@ -13,6 +14,7 @@ together.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -32,9 +34,13 @@ if meta[1] and meta[1] ~= ARGV[1] then return 'FENCED' end
 local at = meta[2] or '0'
 if at == ARGV[3] and ARGV[2] ~= ARGV[3] then return 'AGAIN' end
 if at ~= ARGV[2] or not meta[1] then return 'REGRESSED' end
-local n = #KEYS - 2
-for i = 1, n do redis.call('SET', KEYS[2 + i], ARGV[3 + i]) end
-for i = n + 4, #ARGV do redis.call('XADD', KEYS[2], '*', 'alert', ARGV[i]) end
+local n = #KEYS - 3
+for i = 1, n do
+  if ARGV[4] == '0' then redis.call('SET', KEYS[3 + i], ARGV[5 + i])
+  else redis.call('SET', KEYS[3 + i], ARGV[5 + i], 'EX', ARGV[4]) end
+end
+for i = n + 6, #ARGV do redis.call('XADD', KEYS[2], '*', 'alert', ARGV[i]) end
+if n > 0 then redis.call('XADD', KEYS[3], 'MAXLEN', '~', '1000', '*', 'o', ARGV[2], 'n', ARGV[3], 'k', ARGV[5]) end
 redis.call('HSET', KEYS[1], 'o', ARGV[3])
 return 'WRITTEN'
 """
@@ -58,6 +64,8 @@ class RedisStore:
         With ``decode_responses`` off, and with a ``socket_timeout``: a store that does not answer must not be waited for for ever.
     writer : str
         Whose state it is; letters, digits, dots and dashes.
+    ttl_s : int
+        Parts that have not changed for so long expire; 0: never.
 
     Raises
     ------
@@ -65,7 +73,7 @@ class RedisStore:
         The client or the name will not do.
     """
 
-    def __init__(self, client: redis.Redis, writer: str) -> None:
+    def __init__(self, client: redis.Redis, writer: str, *, ttl_s: int = 0) -> None:
         options = client.get_connection_kwargs()
         if options.get("decode_responses"):
             raise ConfigurationError("the Redis client decodes responses, and parts are bytes; make it without")
@@ -75,46 +83,54 @@ class RedisStore:
             raise ConfigurationError(f"a writer's name has letters, digits, dots and dashes, was {writer!r}; rename it")
         self._client = client
         self._prefix = f"fs1:{{{writer}}}:"
-        self._meta = f"{self._prefix}meta"
+        self.meta = f"{self._prefix}meta"
         self._out = f"{self._prefix}out"
+        self.feed = f"{self._prefix}feed"
+        self._ttl_s = ttl_s
         self._claim = client.register_script(_CLAIM)
         self._commit = client.register_script(_COMMIT)
         self._read = client.register_script(_READ)
 
     def claim(self, token: bytes) -> int:
         """As `StateStore`."""
-        return int(_answer(lambda: self._claim(keys=[self._meta], args=[token])))
+        return int(answer_of(lambda: self._claim(keys=[self.meta], args=[token])))
 
     def commit(
         self, token: bytes, previous: int, next: int, parts: Mapping[int, bytes], alerts: Sequence[bytes]
     ) -> Committed:
         """As `StateStore`."""
-        keys = [self._meta, self._out, *map(self._key, parts)]
-        args: list[Any] = [token, previous, next, *parts.values(), *alerts]
-        return Committed(_answer(lambda: self._commit(keys=keys, args=args)).decode())
+        keys = [self.meta, self._out, self.feed, *map(self._key, parts)]
+        changed = struct.pack(f"<{len(parts)}q", *parts)
+        args: list[Any] = [token, previous, next, self._ttl_s, changed, *parts.values(), *alerts]
+        return Committed(answer_of(lambda: self._commit(keys=keys, args=args)).decode())
 
     def read(self, token: bytes, place: int, keys: Sequence[int]) -> list[bytes] | Committed:
         """As `StateStore`."""
-        named = [self._meta, *map(self._key, keys)]
-        answer: list[bytes] | bytes = _answer(lambda: self._read(keys=named, args=[token, place]))
+        named = [self.meta, *map(self._key, keys)]
+        answer: list[bytes] | bytes = answer_of(lambda: self._read(keys=named, args=[token, place]))
         return answer if isinstance(answer, list) else Committed(answer.decode())
 
     def outbox(self, limit: int) -> list[tuple[str, bytes]]:
         """As `StateStore`."""
-        entries: list[Any] = _answer(lambda: self._client.xrange(self._out, count=limit))
+        entries: list[Any] = answer_of(lambda: self._client.xrange(self._out, count=limit))
         return [(name.decode(), fields[b"alert"]) for name, fields in entries]
 
     def acknowledge(self, names: Iterable[str]) -> None:
         """As `StateStore`."""
         listed = list(names)
         if listed:
-            _answer(lambda: self._client.xdel(self._out, *listed))
+            answer_of(lambda: self._client.xdel(self._out, *listed))
+
+    def names_of(self, keys: Iterable[int], *, aside: bool = False) -> list[str]:
+        """What the parts of entities are called; or, `aside`, damaged ones that were put out of the way."""
+        return [f"{self._key(key)}:bad" if aside else self._key(key) for key in keys]
 
     def _key(self, key: int) -> str:
         return f"{self._prefix}{key & 0xFFFF_FFFF_FFFF_FFFF:016x}"
 
 
-def _answer(ask: Callable[[], Any]) -> Any:
+def answer_of(ask: Callable[[], Any]) -> Any:
+    """What Redis says; whatever it says instead of an answer is `StateUnavailableError`."""
     try:
         return ask()
     except redis.exceptions.RedisError as error:  # whatever it is, nothing of it is the caller's fault

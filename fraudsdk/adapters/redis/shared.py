@@ -1,0 +1,254 @@
+"""
+State that several processes share in Redis, each writing parts of its own.
+
+::
+
+    fs1:{GROUP}:writers    HASH    schema = what parts mean; N = "TOKEN LEASED-UNTIL" of the writer of slot N, "" once it has left
+
+and, of the writer of slot N, what `RedisStore` keeps for ``GROUP.N``.
+"""
+
+from __future__ import annotations
+
+import secrets
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import redis
+
+from fraudsdk.adapters.redis.store import RedisStore, answer_of
+from fraudsdk.entity_state.store import Changes, Committed, Parts
+from fraudsdk.entity_state.writer import Lost
+from fraudsdk.errors import ConfigurationError, StateError
+
+# A slot that nobody holds, lowest first; else one whose lease has run out.  Redis' own clock counts.
+_LEASE: Final = """
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local schema = redis.call('HGET', KEYS[1], 'schema')
+if schema and schema ~= ARGV[1] then return 'FOREIGN' end
+local slot
+for i = 0, ARGV[3] - 1 do
+  local held = redis.call('HGET', KEYS[1], i)
+  if not held or held == '' then slot = i break end
+end
+for i = 0, ARGV[3] - 1 do
+  if slot then break end
+  local held = redis.call('HGET', KEYS[1], i)
+  if tonumber(string.match(held, ' (%d+)$')) < now then slot = i end
+end
+if not slot then return 'FULL' end
+redis.call('HSET', KEYS[1], 'schema', ARGV[1], slot, ARGV[2] .. ' ' .. (now + ARGV[4]))
+return slot
+"""
+# A Redis that lost everything knows of no lease; whoever still has the token has it again.
+_KEEP: Final = """
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local held = redis.call('HGET', KEYS[1], ARGV[1]) or ''
+if held ~= '' and string.match(held, '^(%S+) ') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'schema', ARGV[4], ARGV[1], ARGV[3] == '0' and '' or ARGV[2] .. ' ' .. (now + ARGV[3]))
+return 1
+"""
+_FEED_ENTRIES: Final = 1_000
+_QUARANTINE_S: Final = 7 * 86_400
+DEFAULT_TTL_S: Final = 180 * 86_400
+
+
+class SharedRedis:
+    """
+    A `SharedStore`.
+
+    Parameters
+    ----------
+    client : redis.Redis or redis.RedisCluster
+        As for `RedisStore`; `connect` makes one.
+    group : str
+        Processes of one group share their state.
+    max_writers : int
+        Slots of the group: how many processes may write at a time.  An entity has at most so many parts.
+    lease_s : float
+        A process that has not been heard of for so long may lose its slot to another, where no slot is free.
+    ttl_s : int
+        Entities that have not changed for so long expire; 0: never.  It should be more than the longest window.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        group: str = "s",
+        *,
+        max_writers: int = 16,
+        lease_s: float = 30.0,
+        ttl_s: int = DEFAULT_TTL_S,
+    ) -> None:
+        if not 1 <= max_writers <= 256:
+            raise ConfigurationError(f"max_writers must be from 1 to 256, was {max_writers!r}; correct it")
+        if not 1.0 <= lease_s <= 3600.0:
+            raise ConfigurationError(f"lease_s must be from 1 to 3600, was {lease_s!r}; correct it")
+        if not 0 <= ttl_s <= 2**31:
+            raise ConfigurationError(f"ttl_s must be 0 or a number of seconds, was {ttl_s!r}; correct it")
+        self._client = client
+        self._group = group
+        self._max_writers = max_writers
+        self._lease_ms = int(1000 * lease_s)
+        self._ttl_s = ttl_s
+        self._is_cluster = isinstance(client, redis.RedisCluster)
+        self._writers_key = f"fs1:{{{group}}}:writers"
+        self._lease = client.register_script(_LEASE)
+        self._keep = client.register_script(_KEEP)
+        self._slot = -1
+        self._token, self._schema = b"", ""
+        self._place = 0
+        self._store: RedisStore | None = None
+        self._stores: dict[int, RedisStore] = {}
+        self._feeds: dict[int, _Feed] = {}
+        self._store_of(0)  # refuses what will not do
+        self._kept_at_s = 0.0
+
+    def join(self, schema: bytes) -> None:
+        """As `SharedStore`."""
+        token, self._schema = secrets.token_hex(16).encode(), schema.hex()
+        args: list[Any] = [self._schema, token, self._max_writers, self._lease_ms]
+        slot = answer_of(lambda: self._lease(keys=[self._writers_key], args=args))
+        if slot == b"FOREIGN":
+            raise StateError(
+                f"state of group {self._group!r} in Redis is of other features, another vocabulary or another hash_key; "
+                "open with those, or name another group"
+            )
+        if slot == b"FULL":
+            raise StateError(
+                f"all {self._max_writers} writers of group {self._group!r} are taken; raise max_writers, for all of them"
+            )
+        self._kept_at_s = time.monotonic()
+        self._token = token
+        self._store = self._store_of(int(slot))
+        self._place = self._store.claim(token)
+        self._slot = int(slot)
+        self._feeds = {}
+        self._follow_new_writers(self._written_slots())
+
+    def resume(self) -> None:
+        """As `SharedStore`."""
+        self._place = self._own.claim(self._token)
+
+    def commit(self, parts: Mapping[int, bytes]) -> Committed:
+        """As `SharedStore`."""
+        said = self._own.commit(self._token, self._place, self._place + 1, parts, ())
+        self._place += said in (Committed.WRITTEN, Committed.AGAIN)
+        return said
+
+    def read(self, keys: Sequence[int]) -> Parts:
+        """As `SharedStore`."""
+        slots = sorted({*self._feeds, self._slot})
+        pipe = self._client.pipeline(transaction=False)
+        for slot in slots:
+            names = self._store_of(slot).names_of(keys)
+            if self._is_cluster:  # its pipelines take no MGET
+                for name in names:
+                    pipe.get(name)
+            else:
+                pipe.mget(names)
+        answers: list[Any] = answer_of(pipe.execute)
+        rows = answers
+        if self._is_cluster:
+            rows = [answers[first : first + len(keys)] for first in range(0, len(answers), len(keys))]
+        return Parts(
+            {key: [row[i] or b"" for row in rows] for i, key in enumerate(keys)},
+            slots.index(self._slot),
+        )
+
+    def poll(self) -> Changes:
+        """As `SharedStore`."""
+        self._keep_lease()
+        slots = self._written_slots()
+        is_everything = self._follow_new_writers(slots)
+        keys: set[int] = set()
+        following = list(self._feeds.values())
+        pipe = self._client.pipeline(transaction=False)
+        for feed in following:
+            pipe.xread({feed.name: feed.last}, count=_FEED_ENTRIES)
+        for feed, answer in zip(following, answer_of(pipe.execute) if following else (), strict=True):
+            is_everything |= not feed.take(answer, keys)
+        return Changes(frozenset(keys), is_everything)
+
+    def quarantine(self, key: int) -> None:
+        """As `SharedStore`."""
+        (name,), (aside,) = self._own.names_of([key]), self._own.names_of([key], aside=True)
+
+        def move() -> None:
+            if self._client.exists(name):
+                self._client.rename(name, aside)
+                self._client.expire(aside, _QUARANTINE_S)
+
+        answer_of(move)
+
+    def leave(self) -> None:
+        """As `SharedStore`."""
+        self._renew(0)
+
+    @property
+    def _own(self) -> RedisStore:
+        assert self._store is not None, "join first"
+        return self._store
+
+    def _store_of(self, slot: int) -> RedisStore:
+        if slot not in self._stores:
+            self._stores[slot] = RedisStore(self._client, f"{self._group}.{slot}", ttl_s=self._ttl_s)
+        return self._stores[slot]
+
+    def _keep_lease(self) -> None:
+        if time.monotonic() - self._kept_at_s > self._lease_ms / 3000:
+            if not self._renew(self._lease_ms):
+                raise Lost
+            self._kept_at_s = time.monotonic()
+
+    def _renew(self, lease_ms: int) -> bool:
+        args: list[Any] = [self._slot, self._token, lease_ms, self._schema]
+        return bool(answer_of(lambda: self._keep(keys=[self._writers_key], args=args)))
+
+    def _written_slots(self) -> set[int]:
+        held = answer_of(lambda: self._client.hkeys(self._writers_key))
+        return {int(slot) for slot in held if slot != b"schema"} - {self._slot}
+
+    def _follow_new_writers(self, slots: set[int]) -> bool:
+        """Follow writers that were not followed yet; True where there are any: what they had changed is not known."""
+        new = sorted(slots - self._feeds.keys())
+        for slot in new:
+            names = self._store_of(slot)
+            pipe = self._client.pipeline(transaction=False)
+            pipe.hget(names.meta, "o")
+            pipe.xrevrange(names.feed, count=1)
+            place, entries = answer_of(pipe.execute)
+            self._feeds[slot] = _Feed(names.feed, int(place or 0), entries)
+        return bool(new)
+
+
+class _Feed:
+    """How far the feed of another writer was read: each entry says from which place to which its commit went."""
+
+    def __init__(self, name: str, place: int, newest: list[Any]) -> None:
+        self.name = name
+        self.last = newest[0][0] if newest else b"0-0"
+        self._place = int(newest[0][1][b"n"]) if newest else place
+
+    def take(self, answer: Any, keys: set[int]) -> bool:
+        """Add what changed to `keys`; False where entries are missing."""
+        streams = list(answer.values()) if isinstance(answer, dict) else [entries for _, entries in answer or ()]
+        is_whole = True
+        for entry, fields in (pair for stream in streams for pair in _pairs(stream)):
+            is_whole &= int(fields[b"o"]) == self._place
+            self._place, self.last = int(fields[b"n"]), entry
+            keys.update(struct.unpack(f"<{len(fields[b'k']) // 8}q", fields[b"k"]))
+        return is_whole
+
+
+def _pairs(stream: Any) -> list[Any]:
+    """Entries of a stream, as both versions of the protocol put them."""
+    return (
+        stream[0]
+        if stream and isinstance(stream[0], list) and stream[0] and isinstance(stream[0][0], tuple)
+        else stream
+    )

@@ -1,0 +1,464 @@
+"""
+State that several processes share: memory in front of a store that holds a part of each entity for each of them.
+
+::
+
+    decision ── remembers ──> memory ── changed ──> parts ── commit ──> store ── feed ──> the others
+        │                       ▲                                        │
+        └── not at hand? ── read, at most 2 ms ──────────────────────────┤
+                                └── joined again ── changed by others ───┘
+
+What is in memory is decided on without a call.  Own events count at once; those of others within a flush and a refresh.  Where the
+store does not answer decisions go on from what is known and say so, and what happens meanwhile is written once it does.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import math
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fraudsdk.entity_state.layout import CHANGED_FULL
+from fraudsdk.entity_state.parts import PartCodec, Taken
+from fraudsdk.entity_state.store import Committed, Parts, SharedStore
+from fraudsdk.entity_state.writer import Lost
+from fraudsdk.errors import FraudSDKError, StateUnavailableError
+from fraudsdk.features.engine import FeatureEngine
+from fraudsdk.scorer import kernels
+from fraudsdk.scorer.breaker import Breaker
+from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock
+
+# How often changes are written, and those of others read.
+FLUSH_S: Final = 0.01
+REFRESH_S: Final = 0.05
+# How long a decision waits for entities that are not in memory, and reads that may be under way at a time.
+READ_BUDGET_S: Final = 0.002
+_READERS: Final = 4
+# From this age on what others know is too old to say nothing of it.
+STALE_S: Final = 1.0
+# Entities that wait to be written, or to be read after all; beyond it nothing more is remembered.
+MAX_WAITING: Final = 100_000
+# Between two looks; some ten thousand transactions.  Where more come everything counts as changed.
+_CHANGES: Final = 1 << 17
+_PER_COMMIT: Final = 500
+# Under one lock: some 20 us in which no other thread is served.
+_PER_LOCK: Final = 32
+_PER_READ: Final = 100
+_SLOWEST_RETRY_S: Final = 1.0
+_CLOSE_S: Final = 10.0
+
+
+class SharedState:
+    """
+    What one scorer and the others know.
+
+    Every method is called under the scorer's lock unless it says otherwise.
+
+    Parameters
+    ----------
+    store : SharedStore
+    codec : PartCodec
+    schema : bytes
+        What parts mean: the same for all who share them.
+    engine : FeatureEngine
+        Empty.
+    lock : Lock
+        Of the scorer.
+
+    Raises
+    ------
+    StateError
+        The store is of other features, or has no room for one more writer.
+    StateUnavailableError
+        It does not answer.
+    """
+
+    def __init__(
+        self,
+        store: SharedStore,
+        codec: PartCodec,
+        schema: bytes,
+        engine: FeatureEngine,
+        lock: threading.Lock,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._store = store
+        self._codec = codec
+        self._schema = schema
+        self._engine = engine
+        self._memory = engine.memory
+        self._lock = lock
+        self._clock = clock
+        self._breaker = Breaker(clock)
+        self._is_ours = True  # False in a forked child
+        self._has_joined = True  # False once another has our slot
+        self._waiting: dict[int, None] = {}  # to be written
+        self._unanswered: dict[int, bytes] = {}  # a commit that may have been written or not
+        self._unread: set[int] = set()  # in memory without what the store has of them
+        self._damaged: set[int] = set()  # of which some part is left out
+        self._damaged_here: set[int] = set()  # our own part, which is to be put aside
+        self._reading: dict[int, int] = {}  # by how many threads
+        self._stale: set[int] = set()  # others changed them
+        self._trouble = ""
+        self._counts = dict.fromkeys(
+            (
+                *(
+                    "shared_commits",
+                    "shared_parts_written",
+                    "shared_reads",
+                    "shared_reads_too_late",
+                    "shared_regressions",
+                ),
+                *("shared_slots_lost", "shared_entities_lost", "shared_parts_damaged"),
+            ),
+            0,
+        )
+        store.join(schema)
+        self._fresh_ns = clock.monotonic_ns()
+        self._memory.tell_changes(_CHANGES)
+        engine.adopt_memory()
+        self._keys = np.empty(0, np.int64)
+        self._readers = concurrent.futures.ThreadPoolExecutor(_READERS, "fraudsdk-read")
+        self._free_readers = threading.BoundedSemaphore(2 * _READERS)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fraudsdk-shared", daemon=True)
+        _shared_states.add(self)
+        self._thread.start()
+
+    # --- what a decision asks ----------------------------------------------------------------------------------------
+
+    def not_at_hand(self, ints: npt.NDArray[np.int64]) -> list[int]:
+        """Entities that transactions need and that are not in memory."""
+        most = len(ints) * len(self._memory.layout.names)
+        if len(self._keys) < most:
+            self._keys = np.empty(most, np.int64)
+        n = kernels.entities_not_at_hand(ints, self._engine.context, self._keys)
+        return list(dict.fromkeys(self._keys[:n].tolist()))
+
+    def look_up(self, keys: Sequence[int], n_decisions: int, at_most_s: float) -> bool:
+        """
+        Read entities, and remember them; the lock is let go meanwhile.
+
+        Parameters
+        ----------
+        n_decisions : int
+            How many decisions wait for it: 2 ms each.
+        at_most_s : float
+
+        Returns
+        -------
+        bool
+            False where the store did not answer in time.
+        """
+        if not keys:
+            return True
+        if not self._is_ours or not self._breaker.allows() or not self._free_readers.acquire(blocking=False):
+            return False
+        self._note_reading(keys, 1)
+        self._lock.release()
+        try:
+            parts = self._parts_in_time(keys, min(n_decisions * READ_BUDGET_S, at_most_s))
+        finally:
+            self._lock.acquire()
+            self._note_reading(keys, -1)
+        self._counts["shared_reads" if parts is not None else "shared_reads_too_late"] += 1
+        if parts is None:
+            return False
+        for key in {*keys} - {*self._known(keys)} | {*keys} & self._unread:
+            self._take_up(key, parts)
+        return True
+
+    def look_up_if_needed(self, keys: Collection[int]) -> bool:
+        """`look_up` those of some entities that are not in memory."""
+        return self.look_up([*{*keys} - {*self._known(keys)}], 1, math.inf)
+
+    def go_blind(self, keys: Collection[int]) -> None:
+        """Entities are about to be remembered without what the store has of them; that is read later, and added."""
+        self._unread.update(keys)
+        for key in keys:
+            self._waiting.pop(key, None)
+        self.room()
+
+    def room(self) -> str:
+        """Empty, or why nothing more can be remembered."""
+        is_full = not self._is_ours or len(self._waiting) + len(self._unread) >= MAX_WAITING
+        self._memory.changed[CHANGED_FULL] = is_full
+        if not is_full:
+            return ""
+        if not self._is_ours:
+            return "it is shared by the process that this one was forked from; open a scorer of its own"
+        return f"{MAX_WAITING} entities wait for the store: {self._trouble or 'it is too slow'}"
+
+    def doubt(self, keys: Callable[[], Iterable[int]] | None = None) -> str:
+        """Empty, or why what is known of these entities, or any, is less than what all know together."""
+        if self._unread or self._damaged:
+            named = self._unread | self._damaged if keys is None else set(keys())
+            if named & self._unread:
+                return f"what is known of an entity elsewhere was not read: {self._trouble or 'the store is slow'}"
+            if named & self._damaged:
+                return "a part of what is known of an entity is damaged, and left out"
+        if self.age_us > 1_000_000 * STALE_S:
+            return f"what others know is {self.age_us // 1_000_000} s old: {self._trouble or 'the store is slow'}"
+        return ""
+
+    @property
+    def age_us(self) -> int:
+        """How long ago what others know was up to date, in microseconds."""
+        return max(0, self._clock.monotonic_ns() - self._fresh_ns) // 1_000
+
+    def counters(self) -> dict[str, int]:
+        """What was shared, and what could not be."""
+        return self._counts | {
+            "shared_entities_waiting": len(self._waiting) + len(self._unread),
+            "shared_breaker_opened": self._breaker.n_opened,
+        }
+
+    def close(self) -> None:
+        """
+        Write what there is, and leave; not under the lock.
+
+        Raises
+        ------
+        StateUnavailableError
+            Some changes could not be written, and are lost.
+        """
+        if not self._is_ours or self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._thread.join()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._finish()
+
+    def abandon(self) -> None:
+        """In a forked child: nothing of this is its own."""
+        self._is_ours = False
+        self._memory.changed[CHANGED_FULL] = 1
+
+    def _parts_in_time(self, keys: Sequence[int], budget_s: float) -> Parts | None:
+        """Parts of entities; None where they are not there in time.  Not under the lock."""
+        try:
+            asked = self._readers.submit(self._read, keys)
+        except RuntimeError:  # closed, or no more threads
+            self._free_readers.release()
+            return None
+        try:
+            parts = asked.result(timeout=max(0.0, budget_s))
+        except concurrent.futures.TimeoutError:
+            if asked.cancel():
+                self._free_readers.release()
+            parts = None
+        self._breaker.note(succeeded=parts is not None)
+        return parts
+
+    def _read(self, keys: Sequence[int]) -> Parts | None:
+        try:
+            return self._store.read(keys)
+        except StateUnavailableError as error:
+            self._trouble = str(error)
+            return None
+        finally:
+            self._free_readers.release()
+
+    def _note_reading(self, keys: Sequence[int], by: int) -> None:
+        for key in keys:
+            n = self._reading.pop(key, 0) + by
+            if n:
+                self._reading[key] = n
+
+    def _known(self, keys: Collection[int]) -> list[int]:
+        """Those of some entities that are in memory."""
+        known = np.empty(len(keys), np.int64)
+        n = kernels.entities_at_hand(np.fromiter(keys, np.int64, len(keys)), self._engine.context, known)
+        return list(known[:n].tolist())
+
+    def _take_up(self, key: int, parts: Parts) -> None:
+        """Remember an entity as all know it."""
+        of = parts.of[key]
+        said = self._codec.take_up(self._memory, key, of, parts.mine, lacks_stored=key in self._unread)
+        self._engine.adopt_memory()
+        if key in self._unread:
+            self._unread.discard(key)
+            self._waiting[key] = None
+        damaged = [each for each in said if each is not Taken.TAKEN]
+        self._counts["shared_parts_damaged"] += len(damaged)
+        if damaged and len(self._damaged) < MAX_WAITING:
+            self._damaged.add(key)
+        elif not damaged:
+            self._damaged.discard(key)
+        if said[parts.mine] is not Taken.TAKEN:
+            self._damaged_here.add(key)
+
+    # --- what the thread does ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        pause_s, next_refresh_ns = FLUSH_S, 0
+        while not self._stopping.wait(pause_s):
+            try:
+                self._collect()
+                self._join_if_needed()
+                self._write()
+                if self._clock.monotonic_ns() >= next_refresh_ns:
+                    self._refresh()
+                    next_refresh_ns = self._clock.monotonic_ns() + int(1e9 * REFRESH_S)
+                self._read_after_all()
+                self._trouble, pause_s = "", FLUSH_S
+            except Lost:
+                self._start_over()
+            except FraudSDKError as error:
+                self._trouble = str(error)
+                pause_s = min(2 * pause_s, _SLOWEST_RETRY_S)
+
+    def _collect(self) -> None:
+        """What changed waits to be written."""
+        with self._lock:
+            changed = self._memory.take_changes()
+        keys = np.unique(changed).tolist()
+        with self._lock:  # what was not read waits for that first
+            self._waiting |= dict.fromkeys(key for key in keys if key not in self._unread)
+            self.room()
+
+    def _write(self) -> None:
+        """Write what waits."""
+        while True:
+            if not self._unanswered:
+                self._unanswered = self._pack_some()
+            if not self._unanswered:
+                return
+            said = self._store.commit(self._unanswered)
+            if said is Committed.FENCED:
+                raise Lost
+            if said is Committed.REGRESSED:
+                self._write_everything_again()
+                continue
+            self._counts["shared_commits"] += 1
+            self._counts["shared_parts_written"] += len(self._unanswered)
+            self._unanswered = {}
+            if self._stopping.is_set() or len(self._waiting) < _PER_COMMIT:
+                self._collect()
+                if len(self._waiting) < _PER_COMMIT:
+                    return
+
+    def _pack_some(self) -> dict[int, bytes]:
+        """Parts of some entities that wait, as they are now."""
+        parts: dict[int, bytes] = {}
+        with self._lock:
+            chosen = list(islice(self._waiting, _PER_COMMIT))
+        for first in range(0, len(chosen), _PER_LOCK):
+            with self._lock:
+                keys = [key for key in chosen[first : first + _PER_LOCK] if key in self._waiting]
+                packed = self._codec.pack(self._memory, np.array(keys, np.int64), 0)
+                for key in keys:
+                    del self._waiting[key]
+                parts |= {key: part for key, part in zip(keys, packed, strict=True) if part}
+                self._counts["shared_entities_lost"] += len(keys) - len(self._known(keys))
+        return parts
+
+    def _write_everything_again(self) -> None:
+        """The store lost changes of ours; what is in memory is what it should be."""
+        self._store.resume()
+        self._counts["shared_regressions"] += 1
+        with self._lock:
+            self._unanswered = {}
+            self._waiting |= dict.fromkeys({*self._memory.entity_keys().tolist()} - self._unread)
+
+    def _refresh(self) -> None:
+        """Join again what others changed."""
+        asked_ns = self._clock.monotonic_ns()
+        changes = self._store.poll()
+        self._put_damaged_aside()
+        with self._lock:
+            if changes.is_everything:
+                self._stale.update(self._memory.entity_keys().tolist())
+            else:
+                self._stale.update(self._known(changes.keys), changes.keys & self._reading.keys())
+            stale = [*self._stale - self._reading.keys()]
+        for first in range(0, len(stale), _PER_READ):
+            self._join_again(stale[first : first + _PER_READ])
+        self._fresh_ns = asked_ns
+
+    def _put_damaged_aside(self) -> None:
+        """Our own part of an entity is written anew from what is in memory, if anything is."""
+        for key in list(self._damaged_here):
+            self._store.quarantine(key)
+            with self._lock:
+                self._damaged_here.discard(key)
+                self._stale.add(key)
+                self._waiting[key] = None
+
+    def _join_again(self, keys: Sequence[int]) -> None:
+        parts = self._store.read(keys)
+        for first in range(0, len(keys), _PER_LOCK):
+            with self._lock:
+                some = keys[first : first + _PER_LOCK]
+                known = {*self._known(some)}
+                self._stale -= {*some}
+                self._unread -= {*some} - known  # forgotten before it was read
+                for key in known:
+                    self._take_up(key, parts)
+
+    def _read_after_all(self) -> None:
+        """What was not there in time."""
+        while self._unread:
+            with self._lock:
+                keys = list(islice(self._unread, _PER_READ))
+            self._join_again(keys)
+
+    def _start_over(self) -> None:
+        """Another process holds our slot: what was written is its own now, and what was not is lost, which is counted."""
+        with self._lock:
+            self._counts["shared_slots_lost"] += 1
+            self._counts["shared_entities_lost"] += len(self._waiting) + len(self._unread) + len(self._unanswered)
+            sets = (self._unread, self._stale, self._damaged, self._damaged_here)
+            for each in (self._waiting, self._unanswered, *sets):
+                each.clear()
+            self._memory.forget_entities()
+            self._has_joined = False
+
+    def _join_if_needed(self) -> None:
+        if not self._has_joined:
+            self._store.join(self._schema)
+            self._has_joined = True
+
+    def _finish(self) -> None:
+        """The last changes."""
+        until_ns = self._clock.monotonic_ns() + int(1e9 * _CLOSE_S)
+        while True:
+            try:
+                self._collect()
+                self._join_if_needed()
+                self._read_after_all()
+                self._write()
+                if not self._waiting and not self._unanswered:
+                    break
+            except Lost:
+                self._start_over()
+            except FraudSDKError as error:
+                self._trouble = str(error)
+            if self._clock.monotonic_ns() > until_ns:
+                n = len(self._waiting) + len(self._unread) + len(self._unanswered)
+                raise StateUnavailableError(f"changes of {n} entities are lost: {self._trouble}; see to the store")
+            time.sleep(FLUSH_S)
+        with contextlib.suppress(StateUnavailableError):  # the lease runs out
+            self._store.leave()
+
+
+_shared_states: weakref.WeakSet[SharedState] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for each in _shared_states:
+        each.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
