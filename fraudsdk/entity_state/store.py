@@ -104,10 +104,13 @@ class Changes:
     keys : frozenset of int
     is_everything : bool
         Which entities cannot be said: some changes were missed.
+    has_lost_ours : bool
+        The store is not where our last commit left it: it lost changes of ours.
     """
 
     keys: frozenset[int]
     is_everything: bool
+    has_lost_ours: bool
 
 
 class SharedStore(Protocol):
@@ -130,7 +133,14 @@ class SharedStore(Protocol):
         ...
 
     def resume(self) -> None:
-        """Go on from where the store is, after it lost changes of ours."""
+        """
+        Go on from where the store is, after it lost changes of ours.
+
+        Raises
+        ------
+        Lost
+            It lost our lease as well, and another holds the slot.
+        """
         ...
 
     def commit(self, parts: Mapping[int, bytes]) -> Committed:
@@ -143,7 +153,7 @@ class SharedStore(Protocol):
 
     def poll(self) -> Changes:
         """
-        What others changed since the last time; keeps the lease as well.
+        What others changed since the last time; keeps the lease as well.  Not while a commit is unanswered.
 
         Raises
         ------

@@ -77,6 +77,7 @@ from fraudsdk.entity_state.kernels import (
     mark_changed,
     remember,
     remember_as_own,
+    ring_find,
     ring_guess,
     say_when_and_where,
     source_value,
@@ -84,6 +85,7 @@ from fraudsdk.entity_state.kernels import (
     unlink,
 )
 from fraudsdk.entity_state.layout import (
+    CHANGED_CAPACITY,
     COLUMN_TAG,
     DAY_US,
     DECAYED_WORDS,
@@ -1052,6 +1054,20 @@ def apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, changed, 
 
 
 @device
+def was_seen_elsewhere(ints, i, keys, pool, kinds):
+    """Whether another writer remembers this transaction: it is among the events of the first entity that has some."""
+    for k in range(kinds.shape[0]):
+        if kinds[k, KIND_RING] == 0 or keys[k, 0] == 0:
+            continue
+        head = keys[k, 1]
+        if head == 0 or pool[head + HEAD_BORN] >= 0 or pool[head + kinds[k, KIND_RING] + RING_CHUNK] == 0:
+            return False
+        tag = ints[i, TRANSACTION_KEY] & ~FLAG_BITS
+        return ring_find(pool, head, kinds[k], ints[i, EVENT_TIME_US], tag) >= 0
+    return False
+
+
+@device
 def has_room(context, meta):
     """Whether whatever one more event can claim surely fits the pool."""
     return meta[META_BUMP] <= context[BUMP_MAX]
@@ -1139,6 +1155,9 @@ def observe_at(context, ints, numbers, i, record, row):
         keys[k, 0] = entity_key(ints, i, kinds[k])
         keys[k, 1] = find(table, keys[k, 0]) if keys[k, 0] != 0 else 0
         keys[k, 2] = pool[keys[k, 1] + HEAD_LAST_US] if keys[k, 1] != 0 else NEVER_US
+    if record and changed[CHANGED_CAPACITY] != 0 and was_seen_elsewhere(ints, i, keys, pool, kinds):
+        meta[META_DUPLICATES] += 1
+        return np.int64(DUPLICATE), np.int64(-1)
     read_windows(
         pool, kinds, windowed, sets, edges, slots, keys, ints[i, EVENT_TIME_US], positions, bits, octets, acc, squares
     )  # fmt: skip

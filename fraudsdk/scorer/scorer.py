@@ -73,6 +73,8 @@ _CLOSE_FLUSH_US: Final = 5_000_000
 _TOLD_AT_ONCE: Final = 64
 # One transaction in so many has its features timed one by one.
 _TIMED_EVERY: Final = 1024
+# Where nobody waits for a decision, what others know is waited for as long as this many of them would wait.
+_PATIENCE: Final = 250
 # Rows of a batch that are decided under one lock: less than a millisecond, in which no other thread is served.
 _ROWS_AT_ONCE: Final = 256
 
@@ -379,13 +381,16 @@ class Scorer:
             The transaction is wrong, is no authorisation or refund, or was recorded already.
         ModelError
             There is no model, or it carries no explanations.
+        StateUnavailableError
+            State is shared, and what others know cannot be read.
         """
         judge = self._judge
         prepared = self._prepare(transaction)
         with self._lock:
             self._encoder.encode(prepared, self._ints, self._numbers)
             if self._shared is not None:
-                self._look_up(self._ints.copy(), False, None)
+                if not self._shared.look_up(self._shared.not_at_hand(self._ints), _PATIENCE, math.inf):
+                    raise StateUnavailableError("what is known elsewhere cannot be read now; ask again later")
                 self._encoder.encode(prepared, self._ints, self._numbers)
             status, known_row = self._engine.observe(self._ints, self._numbers, self._row, record=False)
             provenance = self._engine.provenance(self._ints)
@@ -704,7 +709,7 @@ class Scorer:
         ints, numbers, out = batch.encoded.ints[at], batch.encoded.numbers[at], batch.out[at]
         with self._lock:
             is_full = bool(batch.record and self._room_for(len(ints)))
-            if self._shared is not None and not is_full:
+            if self._shared is not None and not is_full:  # of what cannot be read some can be remembered, one by one
                 is_full = bool(self._look_up(ints, batch.record, None))
             if not is_full:
                 seen, failed = self._see_some(batch, ints, numbers, out)
@@ -859,7 +864,7 @@ class Scorer:
             return
         if because := self._shared.room():
             raise StateUnavailableError(f"what was said was not taken: {because}; say it again later")
-        if not self._shared.look_up_if_needed(self._engine.keys_of(transaction_key)):
+        if not self._shared.look_up_if_needed(self._engine.keys_of(transaction_key), _PATIENCE):
             raise StateUnavailableError(
                 "what was said was not taken: the entities that it changes cannot be read now; say it again later"
             )

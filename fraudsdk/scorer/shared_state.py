@@ -178,9 +178,9 @@ class SharedState:
             self._take_up(key, parts)
         return True
 
-    def look_up_if_needed(self, keys: Collection[int]) -> bool:
+    def look_up_if_needed(self, keys: Collection[int], n_decisions: int) -> bool:
         """`look_up` those of some entities that are not in memory."""
-        return self.look_up([*{*keys} - {*self._known(keys)}], 1, math.inf)
+        return self.look_up([*{*keys} - {*self._known(keys)}], n_decisions, math.inf)
 
     def go_blind(self, keys: Collection[int]) -> None:
         """Entities are about to be remembered without what the store has of them; that is read later, and added."""
@@ -375,6 +375,8 @@ class SharedState:
         """Join again what others changed."""
         asked_ns = self._clock.monotonic_ns()
         changes = self._store.poll()
+        if changes.has_lost_ours:
+            self._write_everything_again()
         self._put_damaged_aside()
         with self._lock:
             if changes.is_everything:

@@ -132,6 +132,8 @@ class SharedRedis:
 
     def resume(self) -> None:
         """As `SharedStore`."""
+        if not self._renew(self._lease_ms):  # what was lost may be the lease
+            raise Lost
         self._place = self._own.claim(self._token)
 
     def commit(self, parts: Mapping[int, bytes]) -> Committed:
@@ -168,11 +170,15 @@ class SharedRedis:
         keys: set[int] = set()
         following = list(self._feeds.values())
         pipe = self._client.pipeline(transaction=False)
+        pipe.hmget(self._own.meta, "tok", "o")
         for feed in following:
             pipe.xread({feed.name: feed.last}, count=_FEED_ENTRIES)
-        for feed, answer in zip(following, answer_of(pipe.execute) if following else (), strict=True):
+        (token, place), *answers = answer_of(pipe.execute)
+        if token not in (None, self._token):
+            raise Lost
+        for feed, answer in zip(following, answers, strict=True):
             is_everything |= not feed.take(answer, keys)
-        return Changes(frozenset(keys), is_everything)
+        return Changes(frozenset(keys), is_everything, token is None or int(place or 0) != self._place)
 
     def quarantine(self, key: int) -> None:
         """As `SharedStore`."""

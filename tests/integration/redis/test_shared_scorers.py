@@ -140,6 +140,20 @@ def test_each_sees_the_events_of_the_other_and_at_rest_both_read_the_same_bits(o
         assert_same(row_of(alone(transactions), asked), rows[0])
 
 
+def test_a_transaction_that_is_sent_to_two_processes_counts_once(opened):
+    one, other = opened(), opened()
+    one.score(purchase(0))
+    settled(one, other)
+
+    again, batch = other.score(purchase(0)), other.score_batch([purchase(0), purchase(1)])
+    settled(one, other)
+
+    assert again.duplicate and again.degraded and "first decision is not known" in again.degraded_because
+    assert [True, False] == [each.duplicate for each in batch]
+    for scorer in (one, other):
+        assert_same(row_of(alone([purchase(0), purchase(1)]), purchase(9)), row_of(scorer, purchase(9)))
+
+
 def test_an_event_is_seen_elsewhere_within_a_flush_and_a_refresh(opened):
     one, other = opened(), opened()
     asked = purchase(1_000)
@@ -220,7 +234,7 @@ def test_what_others_know_gets_old_and_that_is_said(opened, server):
     decision = scorer.score(purchase(6))  # of the same entities
 
     assert decision.degraded and "s old" in decision.degraded_because
-    assert scorer.explain(purchase(2)).state_age_us >= 1_000_000
+    assert scorer.explain(purchase(12)).state_age_us >= 1_000_000
 
 
 def test_a_store_that_was_emptied_is_filled_again_from_memory(opened, server):
