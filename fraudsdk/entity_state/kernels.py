@@ -129,6 +129,7 @@ PLACES_CLOCK = 4
 # How far from the guess an event is looked for first, in events; then twice as far, and so on.
 GUESS_REACH = 8
 
+_PROBES = 4  # of a Bloom filter of at most 2 ** 31 bits
 _TILE_WIDTHS = np.array(TILE_WIDTHS_US, dtype=np.int64)
 _TILE_COUNTS = np.array(TILE_COUNTS, dtype=np.int64)
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9, splitmix64
@@ -931,6 +932,30 @@ def mark_changed(changed, key):
     if changed[CHANGED_N] < changed[CHANGED_CAPACITY]:
         changed[CHANGED_FIRST + changed[CHANGED_N]] = key
     changed[CHANGED_N] += 1
+
+
+@device
+def may_be_elsewhere(bits, key):
+    """
+    Whether a key may be among those of a Bloom filter; False: it surely is not.
+
+    Source: Bloom, "Space/Time Trade-offs in Hash Coding with Allowable Errors", CACM 1970; four bits a key, of one hash.
+    """
+    hashed, mask = mix64(key), 64 * bits.shape[0] - 1
+    for probe in range(_PROBES):
+        bit = (hashed >> (11 * probe)) & mask
+        if (bits[bit >> 6] >> (bit & 63)) & 1 == 0:
+            return False
+    return True
+
+
+@device
+def note_elsewhere(bits, key):
+    """Add a key to a Bloom filter."""
+    hashed, mask = mix64(key), 64 * bits.shape[0] - 1
+    for probe in range(_PROBES):
+        bit = (hashed >> (11 * probe)) & mask
+        bits[bit >> 6] |= np.int64(1) << (bit & 63)
 
 
 # --- the journal: what is remembered of each recent transaction ------------------------------------------------------

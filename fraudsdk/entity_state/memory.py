@@ -78,6 +78,7 @@ class EntityMemory:
         self.journal = np.zeros((journal_capacity, layout.journal_words), dtype=np.int64)
         self.journal_index = np.zeros(_power_of_two(2 * journal_capacity), dtype=np.int64)
         self.changed = np.zeros(CHANGED_FIRST, dtype=np.int64)
+        self.elsewhere = everything()
         self._supplied_words = [0, 0]  # of pool and journal
         for hashed in (self.table, self.journal_index):
             # Looked up at random: touched now, a page each, or the first 10,000 decisions pay for 2,000 page faults.
@@ -203,6 +204,11 @@ class EntityMemory:
         counters = {name: int(self.meta[word]) for name, word in COUNTER_NAMES.items()}
         counters["state_bytes"] = 8 * int(self.meta[META_BUMP])
         return counters
+
+
+def everything() -> npt.NDArray[np.int64]:
+    """A filter that every entity passes: nothing is known of what there is."""
+    return np.full(1, -1, np.int64)
 
 
 def _whole_lines(n_words: int) -> npt.NDArray[np.int64]:

@@ -7,7 +7,7 @@ changes before ``o`` alone, so a store that replaces (parts, ``o``) at once can 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -149,6 +149,10 @@ class SharedStore(Protocol):
 
     def read(self, keys: Sequence[int]) -> Parts:
         """What all writers know of entities."""
+        ...
+
+    def keys(self) -> Iterator[list[int]]:
+        """Entities that there are parts of, bit by bit; one that comes or goes meanwhile may be left out."""
         ...
 
     def poll(self) -> Changes:

@@ -56,7 +56,8 @@ LIMITS: Final = 30
 PLACES: Final = 31
 # Who else wants to know.
 CHANGED: Final = 32  # int64[CHANGED_FIRST + n]: keys of entities that changed
-FIELDS: Final = 33
+ELSEWHERE: Final = 33  # int64[n]: bits of a Bloom filter of the entities that the store of shared state has
+FIELDS: Final = 34
 
 # One number after the addresses: words of the pool in use beyond which it must grow first.
 BUMP_MAX: Final = FIELDS * ADDRESS_WORDS

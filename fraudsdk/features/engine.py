@@ -405,6 +405,7 @@ class FeatureEngine:
             (context.JOURNAL, memory.journal),
             (context.JOURNAL_INDEX, memory.journal_index),
             (context.CHANGED, memory.changed),
+            (context.ELSEWHERE, memory.elsewhere),
         ):
             context.point(self._context, field, array)
         self._context[context.BUMP_MAX] = memory.bump_max

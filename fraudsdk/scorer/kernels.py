@@ -30,7 +30,7 @@ from fraudsdk._native import (
 from fraudsdk._ticks import elapsed_ns, ticks
 from fraudsdk.domain.fields import CHARGEBACK, EVENT_TIME_US, FLAGS, ORIGINAL_KEY, REVERSAL, TRANSACTION_KEY
 from fraudsdk.encoding.mapping_kernels import WRITTEN, read_mapping
-from fraudsdk.entity_state.kernels import entity_key, find, journal_find
+from fraudsdk.entity_state.kernels import entity_key, find, journal_find, may_be_elsewhere, note_elsewhere
 from fraudsdk.entity_state.layout import (
     CHANGED_BLIND,
     CHANGED_CAPACITY,
@@ -41,7 +41,7 @@ from fraudsdk.entity_state.layout import (
     KIND_JOURNAL,
 )
 from fraudsdk.entity_state.log_kernels import LOG_WORDS, has_room_for_events, log_event
-from fraudsdk.features.context import CHANGED, INTS, JOURNAL, JOURNAL_INDEX, KEYS, KINDS, NUMBERS, ROW, TABLE
+from fraudsdk.features.context import CHANGED, ELSEWHERE, INTS, JOURNAL, JOURNAL_INDEX, KEYS, KINDS, NUMBERS, ROW, TABLE
 from fraudsdk.features.kernels import (
     DUPLICATE,
     LIFECYCLE,
@@ -152,11 +152,12 @@ def is_new(engine, ints):
 @device
 def not_at_hand(engine, ints, i, keys, n):
     """
-    Add the entities that a transaction needs and that are not in memory to `keys`, of which there are `n`; how many are then.
+    Add the entities that a transaction needs, and that the store may have but memory has not, to `keys`; how many are then there.
 
     A reversal or chargeback needs those of its original; one that is known already needs none.
     """
     kinds, table = measured_rows_of(engine, KINDS), measured_rows_of(engine, TABLE)
+    elsewhere = measured_ints_of(engine, ELSEWHERE)
     journal, index = measured_rows_of(engine, JOURNAL), measured_ints_of(engine, JOURNAL_INDEX)
     if journal_find(journal, index, ints[i, TRANSACTION_KEY]) >= 0:
         return n
@@ -168,7 +169,7 @@ def not_at_hand(engine, ints, i, keys, n):
             key = entity_key(ints, i, kinds[k])
         elif original >= 0 and kinds[k, KIND_JOURNAL] != 0:
             key = journal[original, kinds[k, KIND_JOURNAL]]
-        if key != 0 and find(table, key) == 0:
+        if key != 0 and find(table, key) == 0 and may_be_elsewhere(elsewhere, key):
             keys[n] = key
             n += 1
     return n
@@ -177,7 +178,7 @@ def not_at_hand(engine, ints, i, keys, n):
 @kernel("int64(int64[:, ::1], int64[::1], int64[::1])")
 def entities_not_at_hand(ints, engine, keys):
     """
-    Entities that transactions need and that are not in memory.
+    Entities that transactions need, and that the store may have but memory has not.
 
     Parameters
     ----------
@@ -209,6 +210,14 @@ def entities_at_hand(keys, engine, known):
             known[n] = keys[i]
             n += 1
     return n
+
+
+@kernel("void(int64[::1], int64[::1])")
+def add_elsewhere(keys, bits):
+    """Add keys to a Bloom filter of a power of two of words."""
+    keys, bits = borrowed(keys), borrowed(bits)
+    for i in range(keys.shape[0]):
+        note_elsewhere(bits, keys[i])
 
 
 @device

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -43,12 +44,13 @@ def open_shared(port: int) -> Scorer:
 def main(port: str, worker: str, first: str, n: str) -> None:
     with open_shared(int(port)) as scorer:
         for number in range(int(first), int(first) + int(n)):
+            time.sleep(0.001)
             transaction = purchase(int(worker), number)
             decision = scorer.score(transaction)
             if "remembered" not in (decision.degraded_because or ""):
                 print(transaction["transaction_id"], flush=True)
-        while scorer.counters()["shared_entities_waiting"] or scorer._shared._unanswered:
-            pass
+        while scorer.counters()["shared_entities_waiting"]:
+            time.sleep(0.01)
         print("done", flush=True)
         sys.stdin.readline()
 

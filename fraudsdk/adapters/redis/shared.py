@@ -13,12 +13,13 @@ from __future__ import annotations
 import secrets
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import redis
 
-from fraudsdk.adapters.redis.store import RedisStore, answer_of
+from fraudsdk.adapters.redis.store import RedisStore, answer_of, key_of
 from fraudsdk.entity_state.store import Changes, Committed, Parts
 from fraudsdk.entity_state.writer import Lost
 from fraudsdk.errors import ConfigurationError, StateError
@@ -53,6 +54,7 @@ redis.call('HSET', KEYS[1], 'schema', ARGV[4], ARGV[1], ARGV[3] == '0' and '' or
 return 1
 """
 _FEED_ENTRIES: Final = 1_000
+_PER_SCAN: Final = 1_000
 _QUARANTINE_S: Final = 7 * 86_400
 DEFAULT_TTL_S: Final = 180 * 86_400
 
@@ -161,6 +163,12 @@ class SharedRedis:
             {key: [row[i] or b"" for row in rows] for i, key in enumerate(keys)},
             slots.index(self._slot),
         )
+
+    def keys(self) -> Iterator[list[int]]:
+        """As `SharedStore`."""
+        names = self._client.scan_iter(f"fs1:{{{self._group}.*}}:{'[0-9a-f]' * 16}", count=_PER_SCAN)
+        while some := answer_of(lambda: list(islice(names, _PER_SCAN))):
+            yield [key_of(name) for name in some]
 
     def poll(self) -> Changes:
         """As `SharedStore`."""

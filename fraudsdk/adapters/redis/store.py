@@ -129,6 +129,11 @@ class RedisStore:
         return f"{self._prefix}{key & 0xFFFF_FFFF_FFFF_FFFF:016x}"
 
 
+def key_of(name: bytes) -> int:
+    """The entity that a part is of, by what it is called."""
+    return int.from_bytes(bytes.fromhex(name[-16:].decode()), "big", signed=True)
+
+
 def answer_of(ask: Callable[[], Any]) -> Any:
     """What Redis says; whatever it says instead of an answer is `StateUnavailableError`."""
     try:
