@@ -1,5 +1,6 @@
 """State over Redis (``pip install fraudsdk[redis]``)."""
 
+from fraudsdk.adapters.redis.connection import Client, connect
 from fraudsdk.adapters.redis.store import RedisStore
 
-__all__ = ["RedisStore"]
+__all__ = ["Client", "RedisStore", "connect"]

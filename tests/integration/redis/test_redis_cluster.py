@@ -1,0 +1,195 @@
+"""`RedisStore` over a real Redis Cluster of three nodes: one of them down, scripts gone, a slot that moves."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from servers import Cluster, require_redis
+
+from fraudsdk.entity_state.store import Committed
+from fraudsdk.errors import StateUnavailableError
+from fraudsdk.testing.contracts import StateStoreContract
+
+require_redis()
+redis = pytest.importorskip("redis")
+from fraudsdk.adapters.redis import RedisStore, connect  # noqa: E402  # only where Redis is
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def client(cluster):
+    with connect(url_of(cluster)) as client:
+        client.flushall(target_nodes=client.PRIMARIES)
+        yield client
+
+
+def url_of(cluster, *nodes):
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes or cluster.nodes)
+
+
+def writer_of(cluster, node):
+    """The name of a writer whose keys are on that node."""
+    return next(name for name in map("tx.{}".format, range(100)) if cluster.owner_of(f"{{{name}}}") is node)
+
+
+class TestRedisStoreOverACluster(StateStoreContract):
+    @pytest.fixture
+    def store(self, cluster, client):
+        return RedisStore(client, writer_of(cluster, cluster.nodes[0]))
+
+    @pytest.fixture
+    def another(self, cluster, client):
+        return RedisStore(client, writer_of(cluster, cluster.nodes[1]))
+
+
+def test_any_node_tells_where_the_others_are(cluster):
+    for node in cluster.nodes:
+        with connect(url_of(cluster, node)) as client:
+            for other in cluster.nodes:
+                assert 0 == RedisStore(client, f"{writer_of(cluster, other)}-untouched").claim(b"me")
+
+
+def test_a_cluster_tries_each_call_once(client):
+    assert 0 == client.retry.get_retries()
+
+
+def test_scripts_that_were_flushed_are_sent_again(cluster, client):
+    store = RedisStore(client, writer_of(cluster, cluster.nodes[2]))
+    store.claim(b"me")
+    client.script_flush()
+
+    assert Committed.WRITTEN is store.commit(b"me", 0, 1, {1: b"one"}, [])
+
+
+def test_one_node_of_three_is_down_and_the_writers_of_the_others_go_on(cluster, client):
+    stores = [RedisStore(client, writer_of(cluster, node)) for node in cluster.nodes]
+    for store in stores:
+        store.claim(b"me")
+        store.commit(b"me", 0, 1, {1: b"one"}, [b"a"])
+    cluster.nodes[1].kill()
+    try:
+        with pytest.raises(StateUnavailableError, match="safe to repeat"):
+            stores[1].commit(b"me", 1, 2, {1: b"two"}, [])
+        # Also where the nodes that are up have forgotten the scripts, and for one who comes new.
+        for node in (cluster.nodes[0], cluster.nodes[2]):
+            with node.client() as alone:
+                alone.script_flush()
+        assert Committed.WRITTEN is stores[0].commit(b"me", 1, 2, {1: b"two"}, [])
+        assert 1 == len(stores[2].outbox(10))
+        for _ in range(5):  # a new client asks a random node first
+            with connect(url_of(cluster)) as new:
+                store = RedisStore(new, writer_of(cluster, cluster.nodes[2]))
+                assert 1 == store.claim(b"me")
+                assert [b"one"] == store.read(b"me", 1, [1])
+    finally:
+        cluster.nodes[1].start()
+        cluster.wait_until_agreed()
+
+    assert Committed.WRITTEN is stores[1].commit(b"me", 1, 2, {1: b"two"}, [])
+    assert [b"two"] == stores[1].read(b"me", 2, [1])
+
+
+def test_a_node_that_is_silent_is_given_up_in_time(cluster):
+    with connect(url_of(cluster), timeout_s=0.3) as client:
+        silent, other = (RedisStore(client, writer_of(cluster, node)) for node in cluster.nodes[:2])
+        silent.claim(b"me")
+        other.claim(b"me")
+        cluster.nodes[0].pause()
+        try:
+            started = time.monotonic()
+            with pytest.raises(StateUnavailableError, match="TimeoutError"):
+                silent.read(b"me", 0, [1])
+            assert time.monotonic() - started < 5
+            assert [b""] == other.read(b"me", 0, [1])
+        finally:
+            cluster.nodes[0].resume()
+            cluster.wait_until_agreed()
+        assert [b""] == silent.read(b"me", 0, [1])
+
+
+def test_no_node_at_all_is_unavailable_too(tmp_path):
+    cluster = Cluster(tmp_path)
+    try:
+        with connect(url_of(cluster.start())) as client:
+            store = RedisStore(client, "tx.1")
+            store.claim(b"me")
+            for node in cluster.nodes:
+                node.kill()
+
+            for _ in range(2):
+                with pytest.raises(StateUnavailableError, match="safe to repeat"):
+                    store.commit(b"me", 0, 1, {1: b"one"}, [])
+            with pytest.raises(StateUnavailableError, match="no node of the Redis cluster"):
+                connect(url_of(cluster))
+    finally:
+        cluster.stop()
+
+
+def test_a_slot_that_moves_takes_its_writer_along(cluster, client):
+    source, target = cluster.nodes[0], cluster.nodes[2]
+    name = writer_of(cluster, source)
+    store = RedisStore(client, name)
+    store.claim(b"me")
+    store.commit(b"me", 0, 1, {key: b"one" for key in range(1, 20)}, [b"a"])
+    moving = Moving(f"{{{name}}}", source, target)
+    try:
+        moving.begin()
+        # Half here and half there: Redis refuses a script over both, and says to try again.
+        moving.take_keys(10)
+        with pytest.raises(StateUnavailableError, match="safe to repeat"):
+            store.commit(b"me", 1, 2, {key: b"two" for key in range(1, 20)}, [])
+        moving.take_keys(100)
+        assert [b"one"] * 19 == store.read(b"me", 1, list(range(1, 20)))  # by ASK
+        moving.end()
+
+        assert Committed.WRITTEN is store.commit(b"me", 1, 2, {key: b"two" for key in range(1, 20)}, [])  # by MOVED
+        assert [b"two"] * 19 == store.read(b"me", 2, list(range(1, 20)))
+        assert [b"a"] == [alert for _, alert in store.outbox(10)]
+        assert 0 == moving.n_left()
+    finally:
+        moving.back()
+
+
+class Moving:
+    """The slot of a key, on its way from one node to another."""
+
+    def __init__(self, key, source, target):
+        self.source, self.target = source, target
+        self.slot = ask(source, "CLUSTER KEYSLOT", key)
+        self.ids = {node: ask(node, "CLUSTER MYID").decode() for node in (source, target)}
+
+    def begin(self):
+        ask(self.target, "CLUSTER SETSLOT", self.slot, "IMPORTING", self.ids[self.source])
+        ask(self.source, "CLUSTER SETSLOT", self.slot, "MIGRATING", self.ids[self.target])
+
+    def take_keys(self, n):
+        if keys := ask(self.source, "CLUSTER GETKEYSINSLOT", self.slot, n):
+            ask(self.source, "MIGRATE", "127.0.0.1", self.target.port, "", 0, 5_000, "KEYS", *keys)
+
+    def end(self):
+        for node in (self.target, self.source):
+            ask(node, "CLUSTER SETSLOT", self.slot, "NODE", self.ids[self.target])
+
+    def n_left(self):
+        return ask(self.source, "CLUSTER COUNTKEYSINSLOT", self.slot)
+
+    def back(self):
+        """As it was, for the next test; without its keys."""
+        for node in (self.target, self.source):
+            ask(node, "FLUSHALL")
+        for node in (self.source, self.target):
+            ask(node, "CLUSTER SETSLOT", self.slot, "NODE", self.ids[self.source])
+
+
+def ask(node, *command):
+    with node.client() as client:
+        return client.execute_command(*command)
