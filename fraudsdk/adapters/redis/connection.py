@@ -22,6 +22,7 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -40,9 +41,6 @@ Client = redis.Redis | redis.RedisCluster
 _TIMEOUT_S_MAX: Final = 60.0
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
-# redis-py leaves these untyped.
-_Sentinel: Any = Sentinel
-_ClusterNode: Any = ClusterNode
 _TLS_OPTIONS: Final = ("ca_file", "certificate_file", "key_file")
 # A connection that is kept for the next call is dropped by firewalls that saw nothing on it for minutes.
 _KEEPALIVE_S: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -52,6 +50,16 @@ _URL: Final = re.compile(
     r"(?P<scheme>[a-z+]+)://(?:(?P<login>[^@/?#]*)@)?(?P<hosts>[^@/?#]*)(?P<path>/[^@?#]*)?(?:\?(?P<options>[^@#]*))?"
 )
 _HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?")
+
+# Without the name of the client library: to say it takes a right and two more waits with each connection.
+_UNNAMED: Final[dict[str, Any]] = (
+    {"driver_info": None}
+    if "driver_info" in signature(redis.Redis).parameters
+    else {"lib_name": None, "lib_version": None}
+)
+# redis-py leaves these untyped.
+_Sentinel: Any = Sentinel
+_ClusterNode: Any = ClusterNode
 
 
 @dataclass(frozen=True)
@@ -247,7 +255,7 @@ def _waits(timeout_s: float) -> dict[str, Any]:
         "socket_connect_timeout": timeout_s,
         # With RESP 3 the client asks the server for notices of maintenance, and during that waits longer than it was told.
         "protocol": 2,
-    }
+    } | _UNNAMED
 
 
 def _tcp() -> dict[str, Any]:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,17 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """One server with a directory of its own; `options` as on its command line."""
+    """
+    One server with a directory of its own; `options` as on its command line.
+
+    It is always reached at `port` without TLS, by the tests themselves; with options of TLS also at `tls_port`.
+    """
 
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
-        self.options = options
         self.port = free_port()
+        self.tls_port = free_port() if "--tls-cert-file" in options else None
+        self.options = options + (() if self.tls_port is None else ("--tls-port", str(self.tls_port)))
         self.process: subprocess.Popen | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -111,7 +117,7 @@ class Cluster:
         with self.nodes[0].client() as client:
             for node in self.nodes[1:]:
                 bus = node.options[node.options.index("--cluster-port") + 1]
-                client.execute_command("CLUSTER MEET", "127.0.0.1", node.port, bus)
+                client.execute_command("CLUSTER MEET", "127.0.0.1", node.tls_port or node.port, bus)
         self.wait_until_agreed()
         return self
 
@@ -137,22 +143,20 @@ class Cluster:
 class Sentinel(RedisServer):
     """Watches one master, and makes a replica of it the master when it is gone: it alone decides."""
 
-    def __init__(self, directory: Path, service: str, master: RedisServer, *lines: str) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path, service: str, master_port: int, *options: str, lines: Sequence[str] = ()) -> None:
+        super().__init__(directory, *options)
         self._configuration = directory / "sentinel.conf"  # which it rewrites
-        lines = (
-            f"port {self.port}",
-            "bind 127.0.0.1",
-            f"dir {directory}",
-            f"sentinel monitor {service} 127.0.0.1 {master.port} 1",
+        watching = (
+            f"sentinel monitor {service} 127.0.0.1 {master_port} 1",
             f"sentinel down-after-milliseconds {service} 300",
             f"sentinel failover-timeout {service} 3000",
             *lines,
         )
-        self._configuration.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        self._configuration.write_text("\n".join(watching) + "\n", encoding="utf-8")
 
     def command(self) -> list[str]:
-        return [BINARY, str(self._configuration), "--sentinel"]
+        program, *options = super().command()
+        return [program, str(self._configuration), "--sentinel", *options]
 
 
 class Link:

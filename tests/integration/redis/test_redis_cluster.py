@@ -98,9 +98,9 @@ def test_one_node_of_three_is_down_and_the_writers_of_the_others_go_on(cluster, 
     assert [b"two"] == stores[1].read(b"me", 2, [1])
 
 
-def test_a_node_that_is_silent_is_given_up_in_time(cluster):
-    with connect(url_of(cluster), timeout_s=0.3) as client:
-        silent, other = (RedisStore(client, writer_of(cluster, node)) for node in cluster.nodes[:2])
+def test_a_node_that_is_silent_is_given_up_in_time(cluster, client):
+    with connect(url_of(cluster), timeout_s=0.3) as impatient:
+        silent, other = (RedisStore(impatient, writer_of(cluster, node)) for node in cluster.nodes[:2])
         silent.claim(b"me")
         other.claim(b"me")
         cluster.nodes[0].pause()

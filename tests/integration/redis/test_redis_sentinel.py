@@ -1,0 +1,112 @@
+"""`RedisStore` over Sentinel: the master is killed, and the writer goes on with the one that was promoted."""
+
+from __future__ import annotations
+
+import traceback
+
+import pytest
+from rights import SENTINEL_USER, USER
+from servers import IN_MEMORY, RedisServer, Sentinel, require_redis, wait_for
+
+from fraudsdk.errors import StateUnavailableError
+from fraudsdk.testing.contracts import StateStoreContract
+
+require_redis()
+pytest.importorskip("redis")
+from writing import Writing, problems_of  # noqa: E402  # only where Redis is
+
+from fraudsdk.adapters.redis import RedisStore, connect  # noqa: E402
+
+
+class Watched:
+    """A master, a replica and a sentinel, which ask for the logins that docs/redis.md names."""
+
+    def __init__(self, directory):
+        users = ("--" + USER[0], *USER[1:])
+        self.master = RedisServer(directory / "master", *IN_MEMORY, *users, "--repl-diskless-sync-delay", "0")
+        of = ("--replicaof", "127.0.0.1", str(self.master.port))
+        self.replica = RedisServer(directory / "replica", *IN_MEMORY, *users, *of)
+        self.sentinel = Sentinel(directory / "sentinel", "cards", self.master.port, lines=[" ".join(SENTINEL_USER)])
+        self.url = f"redis+sentinel://fraud:secret@127.0.0.1:{self.sentinel.port}/cards?sentinel_user=watch"
+
+    def start(self):
+        self.master.start()
+        self.replica.start()
+        self.sentinel.start()
+        wait_for("the sentinel to know the replica", self._is_known)
+        return self
+
+    def _is_known(self):
+        with self.sentinel.client() as client:
+            known = client.sentinel_slaves("cards")
+        return [self.replica.port] == [each["port"] for each in known if each["master-link-status"] == "ok"]
+
+    def stop(self):
+        for server in (self.sentinel, self.replica, self.master):
+            server.stop()
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    watched = Watched(tmp_path_factory.mktemp("sentinel"))
+    try:
+        yield watched.start()
+    finally:
+        watched.stop()
+
+
+@pytest.fixture
+def client(watched):
+    with watched.master.client() as own:
+        own.flushall()
+    with connect(f"{watched.url}&sentinel_password=secret", timeout_s=5) as client:
+        yield client
+
+
+class TestRedisStoreOverSentinel(StateStoreContract):
+    @pytest.fixture
+    def store(self, client):
+        return RedisStore(client, "tx.3")
+
+    @pytest.fixture
+    def another(self, client):
+        return RedisStore(client, "tx.4")
+
+
+def test_a_wrong_password_at_the_sentinel_is_unavailable_and_not_shown(watched):
+    with connect(f"{watched.url}&sentinel_password=wrong-one") as client:
+        with pytest.raises(StateUnavailableError) as refused:
+            RedisStore(client, "tx.1").claim(b"me")
+
+    assert "wrong-one" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_service_that_the_sentinel_does_not_know_is_unavailable(watched):
+    with connect(watched.url.replace("cards", "crads") + "&sentinel_password=secret") as client:
+        with pytest.raises(StateUnavailableError, match="MasterNotFoundError"):
+            RedisStore(client, "tx.1").claim(b"me")
+
+
+def test_sentinels_that_are_down_are_passed_over(watched):
+    nowhere = RedisServer(watched.sentinel.directory / "nowhere")
+    url = watched.url.replace("@", f"@127.0.0.1:{nowhere.port},") + "&sentinel_password=secret"
+    with connect(url) as client:
+        assert 0 == RedisStore(client, "tx.untouched").claim(b"me")
+
+
+def test_the_master_is_killed_and_the_writer_goes_on_with_the_promoted_one(tmp_path):
+    watched = Watched(tmp_path).start()
+    try:
+        with connect(f"{watched.url}&sentinel_password=secret") as client:
+            store = RedisStore(client, "tx.0")
+            writing = Writing(store)
+            writing.go_on_to(500)
+            watched.master.kill()
+            writing.go_on_to(1_000)
+
+            assert writing.told.n_unanswered > 0
+            assert [] == problems_of(store, 1_000)
+            with watched.replica.client() as promoted:
+                assert "master" == promoted.info("replication")["role"]
+    finally:
+        watched.stop()
