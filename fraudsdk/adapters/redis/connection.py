@@ -327,9 +327,17 @@ def _cluster(address: _Address, options: dict[str, Any]) -> redis.RedisCluster:
     try:
         return _Cluster(nodes, options)
     except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException) as error:
+        # redis-py says of whatever happened that no node can be reached, or that one is in no cluster.
+        reason = _first(error)
         raise StateUnavailableError(
-            f"no node of the Redis cluster answers as it should ({error.__cause__ or error}); connect again"
+            f"no node of the Redis cluster answers as it should ({type(reason).__name__}: {reason}); connect again"
         ) from error
+
+
+def _first(error: BaseException) -> BaseException:
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return error
 
 
 class _Cluster(redis.RedisCluster):

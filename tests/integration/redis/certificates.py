@@ -33,7 +33,9 @@ class Authority:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         # One of our own, so that a distribution's defaults do not add to what is asked for.
-        (directory / "openssl.cnf").write_text("[req]\ndistinguished_name=dn\nprompt=no\n[dn]\nCN=-\n", encoding="utf-8")
+        (directory / "openssl.cnf").write_text(
+            "[req]\ndistinguished_name=dn\nprompt=no\n[dn]\nCN=-\n", encoding="utf-8"
+        )
         self._own = self._make("authority", "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign")
         self.file = self._own.certificate
 

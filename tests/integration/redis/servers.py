@@ -143,7 +143,9 @@ class Cluster:
 class Sentinel(RedisServer):
     """Watches one master, and makes a replica of it the master when it is gone: it alone decides."""
 
-    def __init__(self, directory: Path, service: str, master_port: int, *options: str, lines: Sequence[str] = ()) -> None:
+    def __init__(
+        self, directory: Path, service: str, master_port: int, *options: str, lines: Sequence[str] = ()
+    ) -> None:
         super().__init__(directory, *options)
         self._configuration = directory / "sentinel.conf"  # which it rewrites
         watching = (
@@ -153,6 +155,13 @@ class Sentinel(RedisServer):
             *lines,
         )
         self._configuration.write_text("\n".join(watching) + "\n", encoding="utf-8")
+
+    def start(self) -> Sentinel:
+        super().start()
+        periods_ms = {"info-period": 300, "ping-period": 100, "ask-period": 100, "publish-period": 200}
+        with self.client() as client:  # as long as a test has patience
+            client.execute_command("SENTINEL", "DEBUG", *(str(each) for pair in periods_ms.items() for each in pair))
+        return self
 
     def command(self) -> list[str]:
         program, *options = super().command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import string
 import traceback
@@ -33,7 +34,10 @@ def kwargs_of(url, **options):
     [
         ("redis://redis.bank", {"host": "redis.bank", "port": 6379, "db": 0, "username": None, "password": None}),
         ("redis://redis.bank:7000/3", {"host": "redis.bank", "port": 7000, "db": 3}),
-        ("redis://fraud:s%40f%2Fe@redis.bank/", {"host": "redis.bank", "username": "fraud", "password": "s@f/e", "db": 0}),
+        (
+            "redis://fraud:s%40f%2Fe@redis.bank/",
+            {"host": "redis.bank", "username": "fraud", "password": "s@f/e", "db": 0},
+        ),
         ("redis://:secret@redis.bank", {"username": None, "password": "secret"}),
         ("redis://fraud:a:b@redis.bank", {"username": "fraud", "password": "a:b"}),
         ("redis://[2001:db8::7]:7000", {"host": "2001:db8::7", "port": 7000}),
@@ -50,7 +54,9 @@ def test_a_url_says_where_and_who(url, expected):
     assert expected == {name: options.get(name) for name in expected}
 
 
-@pytest.mark.parametrize("url", ["redis://here", "rediss://here", "unix:///run/redis.sock", "redis+sentinel://here/cards"])
+@pytest.mark.parametrize(
+    "url", ["redis://here", "rediss://here", "unix:///run/redis.sock", "redis+sentinel://here/cards"]
+)
 def test_every_client_waits_as_long_as_it_was_told_and_tries_once(url):
     options = kwargs_of(url, timeout_s=0.25)
 
@@ -124,7 +130,10 @@ def test_any_login_comes_through_percent_encoded(user, password):
         ("rediss://here?ca_file=/not/there.pem", "ca_file .*No such file"),
         ("rediss://here?ca_file=/dev/null", "ca_file .* cannot be used"),
         ("rediss://here?certificate_file=a.pem", "without the other"),
-        ("rediss://here?certificate_file=/not/there.pem&key_file=/not/there.pem", "certificate_file or key_file .*No such"),
+        (
+            "rediss://here?certificate_file=/not/there.pem&key_file=/not/there.pem",
+            "certificate_file or key_file .*No such",
+        ),
     ],
 )
 def test_a_url_that_will_not_do_is_refused_with_a_remedy(url, problem):
@@ -143,10 +152,37 @@ def test_a_timeout_that_will_not_do_is_refused(timeout_s):
 @given(before=SPECIAL, after=SPECIAL, scheme=st.sampled_from(["redis", "rediss", "unix", "redis+sentinel", "no"]))
 def test_no_error_shows_a_password_however_it_was_written(before, after, scheme):
     # Not encoded at all: what is before and after the secret may look like a host, a port, a path or an option.
+    shown = ""
     try:
         connect(f"{scheme}://fraud:{before}{SECRET}{after}@here:6379/0").close()
     except ConfigurationError as error:
-        assert SECRET not in "".join(traceback.format_exception(error, limit=0))
+        shown = "".join(traceback.format_exception(error))
+
+    assert SECRET not in shown
+
+
+@pytest.mark.parametrize("form", ["redis://{}", "rediss://{}", "redis+sentinel://{}/cards", "unix://{}"])
+def test_a_call_into_nowhere_is_made_once(tmp_path, form):
+    kind, at = (socket.AF_UNIX, f"{tmp_path}/sock") if form.startswith("unix") else (socket.AF_INET, ("127.0.0.1", 0))
+    with socket.socket(kind) as nowhere:
+        nowhere.bind(at)
+        nowhere.listen()
+        named = at if kind == socket.AF_UNIX else "{}:{}".format(*nowhere.getsockname())
+        with connect(form.format(named), timeout_s=0.1) as client, pytest.raises(StateUnavailableError):
+            RedisStore(client, "tx.1").claim(b"me")
+
+        assert 1 == n_connections(nowhere)
+
+
+def n_connections(listener):
+    """How many came and were not answered."""
+    listener.setblocking(False)
+    n = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            listener.accept()[0].close()
+            n += 1
+    return n
 
 
 def test_no_repr_and_no_unanswered_call_shows_a_password():
@@ -164,7 +200,9 @@ def test_no_repr_and_no_unanswered_call_shows_a_password():
                 RedisStore(client, "tx.1").claim(b"me")
 
             assert SECRET not in "".join(traceback.format_exception(unanswered.value))
-            assert SECRET not in repr(client) + repr(client.connection_pool) + repr(client.connection_pool.make_connection())
+            assert SECRET not in repr(client) + repr(client.connection_pool) + repr(
+                client.connection_pool.make_connection()
+            )
         with pytest.raises(StateUnavailableError, match="no node of the Redis cluster") as unanswered:
             connect(f"redis+cluster://fraud:{SECRET}@{at}", timeout_s=0.2)
         assert SECRET not in "".join(traceback.format_exception(unanswered.value))

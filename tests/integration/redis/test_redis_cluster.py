@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from rights import CLUSTER_RIGHTS, grant
 from servers import Cluster, require_redis
 
 from fraudsdk.entity_state.store import Committed
@@ -39,6 +40,39 @@ def url_of(cluster, *nodes):
 def writer_of(cluster, node):
     """The name of a writer whose keys are on that node."""
     return next(name for name in map("tx.{}".format, range(100)) if cluster.owner_of(f"{{{name}}}") is node)
+
+
+@pytest.fixture
+def fraud(cluster, client):
+    """A client of the user that docs/redis.md describes."""
+    grant(client, CLUSTER_RIGHTS, target_nodes=client.PRIMARIES)
+    client.acl_log_reset(target_nodes=client.PRIMARIES)
+    client.script_flush()
+    with connect(url_of(cluster).replace("//", "//fraud:secret@")) as fraud:
+        yield fraud
+
+
+class TestRedisStoreOverAClusterWithTheLeastRights(StateStoreContract):
+    @pytest.fixture
+    def store(self, cluster, fraud):
+        return RedisStore(fraud, writer_of(cluster, cluster.nodes[0]))
+
+    @pytest.fixture
+    def another(self, cluster, fraud):
+        return RedisStore(fraud, writer_of(cluster, cluster.nodes[1]))
+
+    @pytest.fixture(autouse=True)
+    def _nothing_is_refused(self, cluster, fraud):
+        yield
+        assert [[], [], []] == [ask(node, "ACL", "LOG") for node in cluster.nodes]
+
+
+@pytest.mark.parametrize("right", ["+eval", "+command", "+cluster|slots"])
+def test_each_right_in_a_cluster_is_needed(cluster, client, fraud, right):
+    grant(client, [word for word in CLUSTER_RIGHTS if word != right], target_nodes=client.PRIMARIES)
+
+    with pytest.raises(StateUnavailableError, match="NoPermissionError"):
+        RedisStore(connect(url_of(cluster).replace("//", "//fraud:secret@")), "tx.1").claim(b"me")
 
 
 class TestRedisStoreOverACluster(StateStoreContract):
@@ -134,24 +168,24 @@ def test_no_node_at_all_is_unavailable_too(tmp_path):
         cluster.stop()
 
 
-def test_a_slot_that_moves_takes_its_writer_along(cluster, client):
+def test_a_slot_that_moves_takes_its_writer_along(cluster, fraud):
     source, target = cluster.nodes[0], cluster.nodes[2]
     name = writer_of(cluster, source)
-    store = RedisStore(client, name)
+    store = RedisStore(fraud, name)
     store.claim(b"me")
-    store.commit(b"me", 0, 1, {key: b"one" for key in range(1, 20)}, [b"a"])
+    store.commit(b"me", 0, 1, dict.fromkeys(range(1, 20), b"one"), [b"a"])
     moving = Moving(f"{{{name}}}", source, target)
     try:
         moving.begin()
         # Half here and half there: Redis refuses a script over both, and says to try again.
         moving.take_keys(10)
         with pytest.raises(StateUnavailableError, match="safe to repeat"):
-            store.commit(b"me", 1, 2, {key: b"two" for key in range(1, 20)}, [])
+            store.commit(b"me", 1, 2, dict.fromkeys(range(1, 20), b"two"), [])
         moving.take_keys(100)
         assert [b"one"] * 19 == store.read(b"me", 1, list(range(1, 20)))  # by ASK
         moving.end()
 
-        assert Committed.WRITTEN is store.commit(b"me", 1, 2, {key: b"two" for key in range(1, 20)}, [])  # by MOVED
+        assert Committed.WRITTEN is store.commit(b"me", 1, 2, dict.fromkeys(range(1, 20), b"two"), [])  # by MOVED
         assert [b"two"] * 19 == store.read(b"me", 2, list(range(1, 20)))
         assert [b"a"] == [alert for _, alert in store.outbox(10)]
         assert 0 == moving.n_left()

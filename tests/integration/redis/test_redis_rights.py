@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from rights import RIGHTS, granted, grant
+from rights import RIGHTS, grant, granted
 from servers import IN_MEMORY, RedisServer, require_redis
 
 from fraudsdk.entity_state.store import Committed
@@ -66,12 +66,14 @@ def everything(store):
 def test_each_right_is_needed(owner, client, right):
     grant(owner, [word for word in RIGHTS if word != right])
 
-    with pytest.raises(StateUnavailableError, match="NoPermissionError|ResponseError"):
+    with pytest.raises(StateUnavailableError, match=r"NoPermissionError|ResponseError"):
         everything(RedisStore(client, "tx.3"))
     assert owner.acl_log()
 
 
-@pytest.mark.parametrize("command", ["FLUSHALL", "CONFIG GET *", "KEYS *", "DEL fs1:{tx.3}:meta", "SET other 1", "ACL LIST"])
+@pytest.mark.parametrize(
+    "command", ["FLUSHALL", "CONFIG GET *", "KEYS *", "DEL fs1:{tx.3}:meta", "SET other 1", "ACL LIST"]
+)
 def test_nothing_else_is_allowed(owner, client, command):
     everything(RedisStore(client, "tx.3"))
     before = owner.keys("*")
@@ -102,6 +104,8 @@ def test_a_user_of_other_keys_is_refused_and_writes_nothing(owner, client):
 
 @pytest.mark.parametrize("login", ["fraud:wrong", "nobody:secret"])
 def test_a_wrong_login_is_unavailable(server, owner, login):
-    with connect(f"redis://{login}@127.0.0.1:{server.port}") as client:
-        with pytest.raises(StateUnavailableError, match="AuthenticationError"):
-            RedisStore(client, "tx.3").claim(b"me")
+    with (
+        connect(f"redis://{login}@127.0.0.1:{server.port}") as client,
+        pytest.raises(StateUnavailableError, match="AuthenticationError"),
+    ):
+        RedisStore(client, "tx.3").claim(b"me")

@@ -1,4 +1,4 @@
-"""`RedisStore` over Sentinel: the master is killed, and the writer goes on with the one that was promoted."""
+"""`RedisStore` over Sentinel: the master is killed, silent or replaced, and the writer goes on with the promoted one."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ class Watched:
         return [self.replica.port] == [each["port"] for each in known if each["master-link-status"] == "ok"]
 
     def stop(self):
-        for server in (self.sentinel, self.replica, self.master):
-            server.stop()
+        self.sentinel.stop()
+        for server in (self.replica, self.master):
+            server.kill()  # a master that is to stop waits for its replicas first
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +75,21 @@ class TestRedisStoreOverSentinel(StateStoreContract):
 
 
 def test_a_wrong_password_at_the_sentinel_is_unavailable_and_not_shown(watched):
-    with connect(f"{watched.url}&sentinel_password=wrong-one") as client:
-        with pytest.raises(StateUnavailableError) as refused:
-            RedisStore(client, "tx.1").claim(b"me")
+    with (
+        connect(f"{watched.url}&sentinel_password=wrong-one") as client,
+        pytest.raises(StateUnavailableError) as refused,
+    ):
+        RedisStore(client, "tx.1").claim(b"me")
 
     assert "wrong-one" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_a_service_that_the_sentinel_does_not_know_is_unavailable(watched):
-    with connect(watched.url.replace("cards", "crads") + "&sentinel_password=secret") as client:
-        with pytest.raises(StateUnavailableError, match="MasterNotFoundError"):
-            RedisStore(client, "tx.1").claim(b"me")
+    with (
+        connect(watched.url.replace("cards", "crads") + "&sentinel_password=secret") as client,
+        pytest.raises(StateUnavailableError, match="MasterNotFoundError"),
+    ):
+        RedisStore(client, "tx.1").claim(b"me")
 
 
 def test_sentinels_that_are_down_are_passed_over(watched):
@@ -94,19 +99,45 @@ def test_sentinels_that_are_down_are_passed_over(watched):
         assert 0 == RedisStore(client, "tx.untouched").claim(b"me")
 
 
-def test_the_master_is_killed_and_the_writer_goes_on_with_the_promoted_one(tmp_path):
+@pytest.mark.parametrize("fault", ["killed", "silent, and back as a replica"])
+def test_the_master_is_gone_and_the_writer_goes_on_with_the_promoted_one(tmp_path, fault):
     watched = Watched(tmp_path).start()
     try:
         with connect(f"{watched.url}&sentinel_password=secret") as client:
             store = RedisStore(client, "tx.0")
             writing = Writing(store)
             writing.go_on_to(500)
-            watched.master.kill()
+            watched.master.kill() if fault == "killed" else watched.master.pause()
             writing.go_on_to(1_000)
+            if fault != "killed":
+                watched.master.resume()
+                wait_for("the old master to be a replica", lambda: role_of(watched.master) == "slave")
+            writing.go_on_to(1_100)
 
             assert writing.told.n_unanswered > 0
-            assert [] == problems_of(store, 1_000)
-            with watched.replica.client() as promoted:
-                assert "master" == promoted.info("replication")["role"]
+            assert [] == problems_of(store, 1_100)
+            assert "master" == role_of(watched.replica)
     finally:
         watched.stop()
+
+
+def test_a_master_that_was_told_to_be_a_replica_is_left(tmp_path):
+    watched = Watched(tmp_path).start()
+    try:
+        with connect(f"{watched.url}&sentinel_password=secret") as client:
+            writing = Writing(store := RedisStore(client, "tx.0"))
+            writing.go_on_to(300)
+            with watched.sentinel.client() as sentinel:
+                sentinel.execute_command("SENTINEL", "FAILOVER", "cards")
+            wait_for("the switch", lambda: role_of(watched.master) == "slave")
+            writing.go_on_to(600)
+
+            assert [] == problems_of(store, 600)
+            assert "master" == role_of(watched.replica)
+    finally:
+        watched.stop()
+
+
+def role_of(server):
+    with server.client() as client:
+        return client.info("replication")["role"]

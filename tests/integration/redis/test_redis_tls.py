@@ -124,7 +124,7 @@ def lax_version(server, authority, host):
     context = ssl.create_default_context(cafile=authority.file)
     context.load_cert_chain(host.certificate, host.key)
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1 is deprecated"):
         context.minimum_version = ssl.TLSVersion.TLSv1
     plain = socket.create_connection(("127.0.0.1", server.tls_port))
     with context.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
