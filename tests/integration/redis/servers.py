@@ -131,9 +131,9 @@ class Cluster:
 
     def owner_of(self, key: str) -> RedisServer:
         """The node that a key is on."""
-        with self.nodes[0].client() as client:
-            slot = client.execute_command("CLUSTER KEYSLOT", key)
-        return self.nodes[slot * len(self.nodes) // self.N_SLOTS]
+        from redis.crc import key_slot
+
+        return self.nodes[key_slot(key.encode()) * len(self.nodes) // self.N_SLOTS]
 
     def stop(self) -> None:
         for node in self.nodes:

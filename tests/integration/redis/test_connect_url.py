@@ -63,6 +63,7 @@ def test_every_client_waits_as_long_as_it_was_told_and_tries_once(url):
     assert (0.25, 0.25) == (options["socket_timeout"], options["socket_connect_timeout"])
     assert 0 == options["retry"].get_retries()
     assert not options.get("decode_responses")
+    assert 2 == options["protocol"]  # with 3 a server can have it wait for longer
     assert url.startswith("unix") or options["socket_keepalive"]
 
 

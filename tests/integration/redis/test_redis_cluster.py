@@ -6,7 +6,7 @@ import time
 
 import pytest
 from rights import CLUSTER_RIGHTS, grant
-from servers import Cluster, require_redis
+from servers import CLUSTER_NODE, Cluster, RedisServer, free_port, require_redis, wait_for
 
 from fraudsdk.entity_state.store import Committed
 from fraudsdk.errors import StateUnavailableError
@@ -109,27 +109,27 @@ def test_one_node_of_three_is_down_and_the_writers_of_the_others_go_on(cluster, 
     for store in stores:
         store.claim(b"me")
         store.commit(b"me", 0, 1, {1: b"one"}, [b"a"])
-    cluster.nodes[1].kill()
+    cluster.nodes[0].kill()
     try:
         with pytest.raises(StateUnavailableError, match="safe to repeat"):
-            stores[1].commit(b"me", 1, 2, {1: b"two"}, [])
+            stores[0].commit(b"me", 1, 2, {1: b"two"}, [])
         # Also where the nodes that are up have forgotten the scripts, and for one who comes new.
-        for node in (cluster.nodes[0], cluster.nodes[2]):
+        for node in cluster.nodes[1:]:
             with node.client() as alone:
                 alone.script_flush()
-        assert Committed.WRITTEN is stores[0].commit(b"me", 1, 2, {1: b"two"}, [])
+        assert Committed.WRITTEN is stores[1].commit(b"me", 1, 2, {1: b"two"}, [])
         assert 1 == len(stores[2].outbox(10))
-        for _ in range(5):  # a new client asks a random node first
+        for _ in range(5):  # which node a new client asks first is drawn
             with connect(url_of(cluster)) as new:
                 store = RedisStore(new, writer_of(cluster, cluster.nodes[2]))
                 assert 1 == store.claim(b"me")
                 assert [b"one"] == store.read(b"me", 1, [1])
     finally:
-        cluster.nodes[1].start()
+        cluster.nodes[0].start()
         cluster.wait_until_agreed()
 
-    assert Committed.WRITTEN is stores[1].commit(b"me", 1, 2, {1: b"two"}, [])
-    assert [b"two"] == stores[1].read(b"me", 2, [1])
+    assert Committed.WRITTEN is stores[0].commit(b"me", 1, 2, {1: b"two"}, [])
+    assert [b"two"] == stores[0].read(b"me", 2, [1])
 
 
 def test_a_node_that_is_silent_is_given_up_in_time(cluster, client):
@@ -148,6 +148,21 @@ def test_a_node_that_is_silent_is_given_up_in_time(cluster, client):
             cluster.nodes[0].resume()
             cluster.wait_until_agreed()
         assert [b""] == silent.read(b"me", 0, [1])
+
+
+def test_a_slot_that_no_node_has_stops_its_writers_alone(tmp_path):
+    node = RedisServer(tmp_path, *CLUSTER_NODE, "--cluster-port", str(free_port())).start()
+    try:
+        ask(node, "CLUSTER ADDSLOTSRANGE", 0, Cluster.N_SLOTS // 2)
+        wait_for("the node to know its slots", lambda: ask(node, "CLUSTER INFO")["cluster_state"] == "ok")
+        with connect(f"redis+cluster://127.0.0.1:{node.port}") as client:
+            names = {ask(node, "CLUSTER KEYSLOT", f"{{tx.{i}}}") * 2 // Cluster.N_SLOTS: f"tx.{i}" for i in range(20)}
+
+            assert 0 == RedisStore(client, names[0]).claim(b"me")
+            with pytest.raises(StateUnavailableError, match="ClusterError"):
+                RedisStore(client, names[1]).claim(b"me")
+    finally:
+        node.stop()
 
 
 def test_no_node_at_all_is_unavailable_too(tmp_path):

@@ -50,8 +50,10 @@ class TestRedisStoreWithTheLeastRights(StateStoreContract):
 
     @pytest.fixture(autouse=True)
     def _nothing_is_refused(self, owner, client):
+        owner.config_resetstat()
         yield
         assert [] == owner.acl_log()
+        assert owner.info("errorstats").keys() <= {"errorstat_NOSCRIPT"}
 
 
 def everything(store):
