@@ -110,7 +110,7 @@ class Cluster:
     def start(self) -> Cluster:
         for i, node in enumerate(self.nodes):
             node.start()
-            first, after = (self.N_SLOTS * nth // len(self.nodes) for nth in (i, i + 1))
+            first, after = (-(-self.N_SLOTS * nth // len(self.nodes)) for nth in (i, i + 1))
             with node.client() as client:
                 client.execute_command("CLUSTER ADDSLOTSRANGE", first, after - 1)
                 client.execute_command("CLUSTER SET-CONFIG-EPOCH", i + 1)

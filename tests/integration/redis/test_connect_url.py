@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import string
 import traceback
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -83,6 +85,18 @@ def test_sentinels_without_a_password_are_not_given_that_of_redis():
     (sentinel,) = client.connection_pool.sentinel_manager.sentinels
 
     assert not sentinel.get_connection_kwargs()["password"]
+
+
+def test_what_the_documentation_shows_is_accepted():
+    text = (Path(__file__).parents[3] / "docs" / "redis.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\| `((?:redis|unix)[^`]+)` \|", text)
+    asks_nothing = [url for url in shown if "cluster" not in url and "ca_file" not in url]
+
+    assert (5, 3) == (len(shown), len(asks_nothing))
+    for url in asks_nothing:
+        connect(url).close()
+    with pytest.raises(ConfigurationError, match="ca_file .*No such file"):
+        connect(next(url for url in shown if "ca_file" in url))
 
 
 @given(user=SPECIAL, password=SPECIAL)

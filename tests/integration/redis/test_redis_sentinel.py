@@ -85,6 +85,17 @@ def test_a_wrong_password_at_the_sentinel_is_unavailable_and_not_shown(watched):
     assert "wrong-one" not in "".join(traceback.format_exception(refused.value))
 
 
+def test_the_right_at_the_sentinel_is_needed(watched):
+    url = f"{watched.url}&sentinel_password=secret"
+    with watched.sentinel.client() as own, connect(url) as client:
+        own.execute_command("ACL", "SETUSER", "watch", "-sentinel|masters")
+        try:
+            with pytest.raises(StateUnavailableError, match="NoPermissionError"):
+                RedisStore(client, "tx.1").claim(b"me")
+        finally:
+            own.execute_command("ACL", "SETUSER", "watch", "+sentinel|masters")
+
+
 def test_a_service_that_the_sentinel_does_not_know_is_unavailable(watched):
     with (
         connect(watched.url.replace("cards", "crads") + "&sentinel_password=secret") as client,
