@@ -215,5 +215,5 @@ EVERY_WRITE = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
 SNAPSHOTS = ("--save", "1", "1", "--appendonly", "no")
 CLUSTER_NODE = (
     *("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
-    *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no"),
+    *("--cluster-enabled", "yes", "--cluster-node-timeout", "3000", "--cluster-require-full-coverage", "no"),
 )

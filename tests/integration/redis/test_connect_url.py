@@ -95,7 +95,7 @@ def test_what_the_documentation_shows_is_accepted():
     assert (5, 3) == (len(shown), len(asks_nothing))
     for url in asks_nothing:
         connect(url).close()
-    with pytest.raises(ConfigurationError, match="ca_file .*No such file"):
+    with pytest.raises(ConfigurationError, match=r"ca_file .*No such file"):
         connect(next(url for url in shown if "ca_file" in url))
 
 

@@ -28,7 +28,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def client(cluster):
-    with connect(url_of(cluster)) as client:
+    with connect(url_of(cluster), timeout_s=5) as client:
         client.flushall(target_nodes=client.PRIMARIES)
         yield client
 
@@ -48,7 +48,7 @@ def fraud(cluster, client):
     grant(client, CLUSTER_RIGHTS, target_nodes=client.PRIMARIES)
     client.acl_log_reset(target_nodes=client.PRIMARIES)
     client.script_flush()
-    with connect(url_of(cluster).replace("//", "//fraud:secret@")) as fraud:
+    with connect(url_of(cluster).replace("//", "//fraud:secret@"), timeout_s=5) as fraud:
         yield fraud
 
 

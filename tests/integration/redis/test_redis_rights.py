@@ -35,7 +35,7 @@ def owner(server):
 
 @pytest.fixture
 def client(server, owner):
-    with connect(f"redis://fraud:secret@127.0.0.1:{server.port}") as client:
+    with connect(f"redis://fraud:secret@127.0.0.1:{server.port}", timeout_s=5) as client:
         yield client
 
 
