@@ -155,7 +155,7 @@ def test_a_power_cut_takes_the_end_of_that_file(tmp_path, cut_bytes, start_again
         server.kill()
         server.start()
         another = Writing(store := store_of(server))
-        assert at + 1 == another.writer.next
+        assert another.writer.next in (at, at + 1)  # a kill loses what waited for a sync that was under way
         another.go_on_to(600)
         assert [] == problems_of(store, 600)
     finally:
