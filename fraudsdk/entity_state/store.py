@@ -151,7 +151,7 @@ class SharedStore(Protocol):
         """What all writers know of entities."""
         ...
 
-    def keys(self) -> Iterator[list[int]]:
+    def entity_keys(self) -> Iterator[list[int]]:
         """Entities that there are parts of, bit by bit; one that comes or goes meanwhile may be left out."""
         ...
 

@@ -412,7 +412,7 @@ class SharedState:
             self._memory.elsewhere = everything()
             self._engine.adopt_memory()
         self._surveyed = np.zeros(_FILTER_WORDS, np.int64)
-        self._survey = self._store.keys()
+        self._survey = self._store.entity_keys()
 
     def _go_on_with_survey(self) -> None:
         """A few thousand more; then what is neither in memory nor in the store is new, and need not be asked for."""

@@ -10,12 +10,13 @@ The suites that every implementation of a port must pass: subclass one in a test
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fraudsdk.domain.decision import Decision, Outcome, Reason
-from fraudsdk.entity_state.store import Committed, StateStore
-from fraudsdk.errors import SinkBackpressureError, SinkDeliveryError, SinkError
+from fraudsdk.entity_state.store import Committed, SharedStore, StateStore
+from fraudsdk.entity_state.writer import Lost
+from fraudsdk.errors import FraudSDKError, SinkBackpressureError, SinkDeliveryError, SinkError, StateError
 from fraudsdk.sinks import DecisionSink
 from fraudsdk.telemetry import Deadline
 from fraudsdk.testing.clock import ManualClock
@@ -164,6 +165,15 @@ def passed_deadline() -> Deadline:
     return Deadline.after_us(0, clock=ManualClock())
 
 
+def _refusal(call: Callable[[], object]) -> Exception | None:
+    """What a call raised; None where it went well."""
+    try:
+        call()
+    except (FraudSDKError, Lost) as error:
+        return error
+    return None
+
+
 class StateStoreContract:
     """
     What every `StateStore` promises.
@@ -240,3 +250,119 @@ class StateStoreContract:
 
         assert Committed.WRITTEN is store.commit(b"me", 0, 1, parts, [])
         assert list(parts.values()) == store.read(b"me", 1, list(parts))
+
+
+class SharedStoreContract:
+    """
+    What every `SharedStore` promises.
+
+    A subclass gives a ``writer`` fixture: a function that makes one more store over the same place, which is empty at first;
+    ``max_writers`` is its one option.
+    """
+
+    def test_whoever_joins_reads_what_others_wrote_in_the_order_of_the_writers(
+        self, writer: Callable[..., SharedStore]
+    ) -> None:
+        one, other = writer(), writer()
+        one.join(b"schema")
+        other.join(b"schema")
+        one.commit({1: b"one"})
+        other.commit({1: b"other", 2: b""})
+
+        for store, mine in ((one, 0), (other, 1)):
+            store.poll()
+            parts = store.read([1, 2, -3])
+            assert mine == parts.mine
+            assert {1: [b"one", b"other"], 2: [b"", b""], -3: [b"", b""]} == {
+                key: list(of) for key, of in parts.of.items()
+            }
+
+    def test_a_poll_says_what_others_changed_and_says_it_once(self, writer: Callable[..., SharedStore]) -> None:
+        one, other = writer(), writer()
+        one.join(b"schema")
+        other.join(b"schema")
+        one.poll()
+        one.commit({1: b"mine"})
+        other.commit({7: b"other", -(2**63): b"other"})
+        other.commit({8: b"other"})
+
+        first, second = one.poll(), one.poll()
+
+        assert {7, 8, -(2**63)} == first.keys
+        assert not (first.is_everything or first.has_lost_ours)
+        assert frozenset() == second.keys and not (second.is_everything or second.has_lost_ours)
+
+    def test_a_new_writer_may_have_changed_anything(self, writer: Callable[..., SharedStore]) -> None:
+        one, other = writer(), writer()
+        one.join(b"schema")
+        other.join(b"schema")
+        other.commit({7: b"other"})
+
+        assert one.poll().is_everything
+        assert not one.poll().is_everything
+
+    def test_changes_that_were_missed_are_noticed(self, writer: Callable[..., SharedStore]) -> None:
+        one, other = writer(), writer()
+        one.join(b"schema")
+        other.join(b"schema")
+        one.poll()
+        for i in range(3_000):  # more than any feed keeps
+            other.commit({i + 1: b"other"})
+
+        assert one.poll().is_everything
+        other.commit({7: b"other"})
+        assert frozenset({7}) == one.poll().keys
+
+    def test_a_slot_that_was_left_is_taken_again_with_its_parts(self, writer: Callable[..., SharedStore]) -> None:
+        one = writer(max_writers=1)
+        one.join(b"schema")
+        one.commit({1: b"one"})
+        one.leave()
+        other = writer(max_writers=1)
+        other.join(b"schema")
+
+        assert ([b"one"], 0) == (list(other.read([1]).of[1]), other.read([1]).mine)
+        assert Committed.FENCED is one.commit({1: b"a zombie's"})
+        assert Committed.WRITTEN is other.commit({1: b"other"})
+
+    def test_a_slot_that_is_held_is_nobody_elses(self, writer: Callable[..., SharedStore]) -> None:
+        writer(max_writers=1).join(b"schema")
+
+        refused = _refusal(lambda: writer(max_writers=1).join(b"schema"))
+        assert isinstance(refused, StateError) and "max_writers" in str(refused)
+
+    def test_whoever_lost_the_slot_is_told_by_a_poll_as_well(self, writer: Callable[..., SharedStore]) -> None:
+        one = writer(max_writers=1)
+        one.join(b"schema")
+        one.leave()
+        writer(max_writers=1).join(b"schema")
+
+        assert isinstance(_refusal(one.poll), Lost)
+
+    def test_another_schema_is_refused(self, writer: Callable[..., SharedStore]) -> None:
+        writer().join(b"schema")
+
+        refused = _refusal(lambda: writer().join(b"another"))
+        assert isinstance(refused, StateError) and "group" in str(refused)
+
+    def test_entities_are_listed(self, writer: Callable[..., SharedStore]) -> None:
+        one, other = writer(), writer()
+        one.join(b"schema")
+        other.join(b"schema")
+        one.commit(dict.fromkeys(range(1, 2_500), b"one"))
+        other.commit({-7: b"other"})
+
+        assert {*range(1, 2_500), -7} == {key for some in one.entity_keys() for key in some}
+
+    def test_what_is_put_aside_is_read_no_more(self, writer: Callable[..., SharedStore]) -> None:
+        one = writer()
+        one.join(b"schema")
+        one.commit({1: b"damaged"})
+
+        one.quarantine(1)
+        one.quarantine(2)
+
+        assert [b""] == list(one.read([1]).of[1])
+        assert [] == [key for some in one.entity_keys() for key in some]
+        one.commit({1: b"whole"})
+        assert [b"whole"] == list(one.read([1]).of[1])

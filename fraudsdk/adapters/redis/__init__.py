@@ -1,6 +1,7 @@
 """State over Redis (``pip install fraudsdk[redis]``)."""
 
+from fraudsdk.adapters.redis.connection import Client, connect
 from fraudsdk.adapters.redis.shared import SharedRedis
 from fraudsdk.adapters.redis.store import RedisStore
 
-__all__ = ["RedisStore", "SharedRedis"]
+__all__ = ["Client", "RedisStore", "SharedRedis", "connect"]

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import redis
 
+from fraudsdk.adapters.redis.connection import Client
 from fraudsdk.adapters.redis.store import RedisStore, answer_of, key_of
 from fraudsdk.entity_state.store import Changes, Committed, Parts
 from fraudsdk.entity_state.writer import Lost
@@ -79,7 +80,7 @@ class SharedRedis:
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: Client,
         group: str = "s",
         *,
         max_writers: int = 16,
@@ -164,7 +165,7 @@ class SharedRedis:
             slots.index(self._slot),
         )
 
-    def keys(self) -> Iterator[list[int]]:
+    def entity_keys(self) -> Iterator[list[int]]:
         """As `SharedStore`."""
         names = self._client.scan_iter(f"fs1:{{{self._group}.*}}:{'[0-9a-f]' * 16}", count=_PER_SCAN)
         while some := answer_of(lambda: list(islice(names, _PER_SCAN))):

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import redis
 
+from fraudsdk.adapters.redis.connection import Client, retries_of
 from fraudsdk.entity_state.store import Committed
 from fraudsdk.errors import ConfigurationError, StateUnavailableError
 
@@ -60,8 +61,9 @@ class RedisStore:
 
     Parameters
     ----------
-    client : redis.Redis
-        With ``decode_responses`` off, and with a ``socket_timeout``: a store that does not answer must not be waited for for ever.
+    client : redis.Redis or redis.RedisCluster
+        As `connect` makes it: with ``decode_responses`` off, with a ``socket_timeout``, and without retries of its own, since
+        a store that does not answer must not be waited for much longer than it was said.
     writer : str
         Whose state it is; letters, digits, dots and dashes.
     ttl_s : int
@@ -73,12 +75,17 @@ class RedisStore:
         The client or the name will not do.
     """
 
-    def __init__(self, client: redis.Redis, writer: str, *, ttl_s: int = 0) -> None:
+    def __init__(self, client: Client, writer: str, *, ttl_s: int = 0) -> None:
         options = client.get_connection_kwargs()
         if options.get("decode_responses"):
             raise ConfigurationError("the Redis client decodes responses, and parts are bytes; make it without")
         if not options.get("socket_timeout"):
             raise ConfigurationError("the Redis client waits for ever; give it a socket_timeout, such as 0.5")
+        if n_retries := retries_of(client):
+            raise ConfigurationError(
+                f"the Redis client repeats calls by itself (retries: {n_retries}); make it with connect(), or with "
+                "retry=Retry(NoBackoff(), 0)"
+            )
         if not writer or not all(each.isalnum() or each in ".-" for each in writer):
             raise ConfigurationError(f"a writer's name has letters, digits, dots and dashes, was {writer!r}; rename it")
         self._client = client
@@ -135,10 +142,13 @@ def key_of(name: bytes) -> int:
 
 
 def answer_of(ask: Callable[[], Any]) -> Any:
-    """What Redis says; whatever it says instead of an answer is `StateUnavailableError`."""
+    """What Redis says; whatever it says instead of an answer is not the caller's fault, and is `StateUnavailableError`."""
     try:
         return ask()
-    except redis.exceptions.RedisError as error:  # whatever it is, nothing of it is the caller's fault
+    except (
+        redis.exceptions.RedisError,
+        redis.exceptions.RedisClusterException,
+    ) as error:
         raise StateUnavailableError(
             f"Redis does not answer ({type(error).__name__}); the same call is safe to repeat"
         ) from error

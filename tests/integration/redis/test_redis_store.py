@@ -16,7 +16,10 @@ from fraudsdk.testing.contracts import StateStoreContract
 
 require_redis()
 redis = pytest.importorskip("redis")
-from fraudsdk.adapters.redis import RedisStore  # noqa: E402  # only where Redis is
+from redis.backoff import NoBackoff  # noqa: E402  # only where Redis is
+from redis.retry import Retry  # noqa: E402
+
+from fraudsdk.adapters.redis import RedisStore  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,13 @@ def test_all_keys_of_a_writer_are_in_one_slot(client, store):
     store.commit(b"me", 0, 1, {1: b"one", -1: b"other"}, [b"a"])
 
     names = {name.decode() for name in client.keys("*")}
-    assert {"fs1:{tx.3}:meta", "fs1:{tx.3}:out", "fs1:{tx.3}:0000000000000001", "fs1:{tx.3}:ffffffffffffffff"} == names
+    assert {
+        "fs1:{tx.3}:meta",
+        "fs1:{tx.3}:out",
+        "fs1:{tx.3}:feed",
+        "fs1:{tx.3}:0000000000000001",
+        "fs1:{tx.3}:ffffffffffffffff",
+    } == names
 
 
 def test_scripts_that_were_flushed_are_loaded_again(client, store):
@@ -179,8 +188,9 @@ class Cut:
     [
         ({"decode_responses": True, "socket_timeout": 1}, "tx.1", "decodes responses"),
         ({"socket_timeout": None}, "tx.1", "waits for ever"),
-        ({"socket_timeout": 1}, "", "letters, digits"),
-        ({"socket_timeout": 1}, "tx}3", "letters, digits"),
+        ({"socket_timeout": 1, "retry": Retry(NoBackoff(), 3)}, "tx.1", "by itself .retries: 3"),
+        ({"socket_timeout": 1, "retry": None}, "", "letters, digits"),
+        ({"socket_timeout": 1, "retry": None}, "tx}3", "letters, digits"),
     ],
 )
 def test_a_client_or_name_that_will_not_do_is_refused(options, writer, problem):
