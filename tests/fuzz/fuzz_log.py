@@ -47,6 +47,7 @@ from fraudsdk.policy.recorded import DecisionRecorder, _Words
 from fraudsdk.scorer import recovery
 
 FIRST = 1
+_GUARD = 64
 SOME_WORDS = (
     ("version", 1, "m/1"),
     ("reason", 1, ["VEL01", "many at once", "safe"]),
@@ -86,8 +87,11 @@ class LogReader:
         self._there, self._taken_up = Emptied(), Emptied()
         engine = self._there.driver.engine
         self._layout = engine.record_layout
-        numbers = np.zeros((1, len(self._layout.numbers)))
-        self._attached = np.zeros((1, self._layout.n_ints), np.int64), numbers, np.zeros(engine.n_features, np.float32)
+        # Where a transaction is written to, and beyond that what it must not reach.
+        self._guarded = np.zeros((2, _GUARD + self._layout.n_ints + len(self._layout.numbers)), np.int64)
+        ints = self._guarded[:1, : self._layout.n_ints]
+        numbers = self._guarded[1:, : len(self._layout.numbers)].view(np.float64)
+        self._attached = ints, numbers, np.zeros(engine.n_features, np.float32)
         self._codec = PartCodec(b"eight or more bytes")
         shared = Path("/dev/shm")
         self._folder = tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None)
@@ -150,6 +154,10 @@ class LogReader:
             words[HEADER_VERSION] = FORMAT_VERSION
         if draw.random() < 0.9:
             words[HEADER_INTS], words[HEADER_NUMBERS] = self._layout.n_ints, len(self._layout.numbers)
+        else:  # in another place of as many words
+            moved = draw.choice((-1, 1, 2))
+            words[HEADER_INTS] = self._layout.n_ints + moved
+            words[HEADER_NUMBERS] = len(self._layout.numbers) - moved
 
     def _change_a_record(self, words: list[int], draw: random.Random) -> None:
         """Another kind; longer or shorter and yet in step with what follows; left out or twice."""
@@ -238,6 +246,8 @@ class LogReader:
         driver, recorder = self._there.emptied(), DecisionRecorder()
         driver.engine.attach(*self._attached)
         found = recovery.recover(self._directory, IDENTITY, driver.engine, recorder)
+        if self._guarded[0, self._layout.n_ints :].any() or self._guarded[1, len(self._layout.numbers) :].any():
+            raise Violation("a transaction was written beyond its words")
         return found, (*driver.memory_bytes(), repr(recorder.words).encode())
 
     @staticmethod

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from fraudsdk._jit import device
+from types import FunctionType
+from typing import Final
+
+from fraudsdk._jit import device, kernel
 
 
 @device
@@ -10,11 +13,32 @@ def anything_is_sound(words, at, n, kind):
     return True
 
 
-def leave_out(check: str) -> None:
-    """Before the kernels are compiled; the caller has seen to a cache of kernels of its own."""
-    if check == "soundness of parts":
-        from fraudsdk.entity_state import part_kernels
+def _parts() -> None:
+    """A kernel of another name, so that nobody finds it in the cache instead of the whole one."""
+    from fraudsdk.entity_state import part_kernels
 
-        part_kernels.is_sound = anything_is_sound
-    else:
-        raise ValueError(f"no check is called {check!r}")
+    whole = part_kernels.unpack
+    names = {**whole.function.__globals__, "is_sound": anything_is_sound}
+    holed = FunctionType(whole.function.__code__, names, "unpack_what_is_not_sound")
+    holed.__module__, holed.__qualname__ = whole.function.__module__, "unpack_what_is_not_sound"
+    part_kernels.unpack = kernel(whole.signature)(holed)
+
+
+def _log() -> None:
+    from fraudsdk.scorer import recovery
+
+    recovery._require_layout = lambda segment, engine: None
+
+
+def _snapshot() -> None:
+    from fraudsdk.entity_state import snapshot
+
+    snapshot._require_sound = lambda found, sections, memory: None
+
+
+_HOLES: Final = {"soundness of parts": _parts, "layout of transactions": _log, "soundness of snapshots": _snapshot}
+
+
+def leave_out(check: str) -> None:
+    """Make the hole."""
+    _HOLES[check]()
