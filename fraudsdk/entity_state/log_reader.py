@@ -121,7 +121,7 @@ def _require_header(path: Path, words: Words, first: int) -> None:
     if len(words) < HEADER_WORDS or words[HEADER_MAGIC] != MAGIC:
         raise CorruptStateError(f"{path} is no segment of a log; move it out of the state directory")
     _require_known_version(path, words)
-    if not _has_whole_header(words) or words[HEADER_SEQUENCE] != first:
+    if not _has_whole_header(words) or words[HEADER_SEQUENCE] != first or words[HEADER_VERSION] < 1:
         raise CorruptStateError(f"{path} has a header that was changed; put a copy of the file in its place")
 
 
@@ -132,8 +132,6 @@ def _has_whole_header(words: Words) -> bool:
 
 
 def _require_known_version(path: Path, words: Words) -> None:
-    if words[HEADER_VERSION] < 1:
-        raise CorruptStateError(f"{path} has format {words[HEADER_VERSION]}, which there never was; move it away")
     if words[HEADER_VERSION] > FORMAT_VERSION:
         raise StateError(
             f"{path} has format {words[HEADER_VERSION]} and this version reads up to {FORMAT_VERSION}; upgrade fraudsdk"

@@ -198,12 +198,12 @@ def restore(memory: EntityMemory, snapshot: Snapshot, sections: Sequence[Words])
 
 def _decisions_of(snapshot: Snapshot, texts: Words) -> DecisionWords:
     try:
-        decisions = json.loads(texts.astype("<i8").tobytes().rstrip(b"\0"))
+        decisions: DecisionWords = json.loads(texts.astype("<i8").tobytes().rstrip(b"\0"))
     except (ValueError, RecursionError) as error:
         raise _corrupt(snapshot.path, "has words of decisions that cannot be read") from error
-    if not isinstance(decisions, list) or not all(isinstance(each, list) and len(each) == 3 for each in decisions):
+    if not isinstance(decisions, list) or not all(isinstance(each, list) for each in decisions):
         raise _corrupt(snapshot.path, "has words of decisions that are none")
-    return [tuple(each) for each in decisions]
+    return decisions
 
 
 def _require_sound(snapshot: Snapshot, sections: Sequence[Words], memory: EntityMemory) -> None:
@@ -233,14 +233,13 @@ def _header_of(path: Path, words: Words) -> Words:
     """The header, which is as it was written."""
     if len(words) < HEADER_WORDS or words[_MAGIC] != MAGIC:
         raise _corrupt(path, "is no snapshot")
-    if words[_VERSION] < 1:
-        raise _corrupt(path, f"has format {words[_VERSION]}, which there never was")
     if words[_VERSION] > FORMAT_VERSION:
         raise StateError(
             f"{path} has format {words[_VERSION]} and this version reads up to {FORMAT_VERSION}; upgrade fraudsdk"
         )
     header = words[:HEADER_WORDS]
-    if header[_CHECKSUM] != log_kernels.checksum(np.ascontiguousarray(header[:_CHECKSUM])):
+    is_whole = header[_CHECKSUM] == log_kernels.checksum(np.ascontiguousarray(header[:_CHECKSUM]))
+    if not is_whole or header[_VERSION] < 1:
         raise _corrupt(path, "has a header that was changed")
     return header
 
