@@ -1,7 +1,7 @@
 """
 A host that keeps state while the system lets it have little.
 
-Run        python lacks_resources.py (descriptors|threads_of_memory|memory|nothing) STATE_DIR ARTEFACT N SEED [AMOUNT]
+Run        python lacks_resources.py (descriptors|snapshots|memory) STATE_DIR ARTEFACT N SEED [AMOUNT]
 Says       one line of JSON at its end, unless it dies before
 """
 
