@@ -287,7 +287,12 @@ def after_distinct(words, part, to, end):
         return after_marks(words, to, end) if chunk == 1 else np.int64(-1)
     if chunk == 0:
         return np.int64(to) if capacity == 0 and length == 0 else np.int64(-1)
-    if chunk != 1 or not 1 <= capacity <= DISTINCT_EXACT_MAX or not is_chunk(capacity, 2) or not 0 <= length <= capacity:
+    if (
+        chunk != 1
+        or not 1 <= capacity <= DISTINCT_EXACT_MAX
+        or not is_chunk(capacity, 2)
+        or not 0 <= length <= capacity
+    ):
         return np.int64(-1)
     return np.int64(to + 2 * length)
 

@@ -104,7 +104,11 @@ def is_sound_entity(pool, head, older, kinds, claimed):
     # The first units of a head are claimed, which say how many there are.
     for unit in range(head // UNIT_WORDS, head // UNIT_WORDS + HEAD_WORDS // UNIT_WORDS):
         claimed[unit] = 0
-    if not claim(claimed, head, kind[KIND_HEAD_WORDS]) or pool[head + HEAD_KEY] == 0 or pool[head + HEAD_OLDER] != older:
+    if (
+        not claim(claimed, head, kind[KIND_HEAD_WORDS])
+        or pool[head + HEAD_KEY] == 0
+        or pool[head + HEAD_OLDER] != older
+    ):
         return False
     if kind[KIND_RING] != 0 and not is_sound_ring_in(pool, head + kind[KIND_RING], kind, claimed):
         return False

@@ -68,7 +68,9 @@ class Host:
 
     def report(self, **more: object) -> None:
         counters = self.scorer.counters()
-        print(json.dumps({"kept": self.kept, "because": sorted(self.because), "counters": counters, **more}), flush=True)
+        print(
+            json.dumps({"kept": self.kept, "because": sorted(self.because), "counters": counters, **more}), flush=True
+        )
 
 
 def lack_descriptors(host: Host, n: int, amount: int, config: ScorerConfig) -> None:

@@ -77,7 +77,13 @@ class LogReader:
 
     def __init__(self, instrument: Callable[[Any], Any]) -> None:
         for function in (
-            *(read_segment, log_reader._require_header, log_reader.has_record, log_reader.identity_of, log_format.text_of),
+            *(
+                read_segment,
+                log_reader._require_header,
+                log_reader.has_record,
+                log_reader.identity_of,
+                log_format.text_of,
+            ),
             *(recovery.recover, recovery._apply, recovery._apply_other, recovery._put_aside, recovery._drop_decided),
             *(DecisionRecorder.learn, _Words.learn),
         ):
@@ -205,7 +211,9 @@ class LogReader:
         words = Words(np.frombuffer(octets[: len(octets) // 8 * 8], "<i8").tolist())
         plainly = self._intact_until(words, HEADER_WORDS, FIRST, 2**63 - 1)
         if (len(segment.words), segment.stop) != plainly:
-            raise Violation(f"intact until {len(segment.words)}, {segment.stop}, and by the same source in Python {plainly}")
+            raise Violation(
+                f"intact until {len(segment.words)}, {segment.stop}, and by the same source in Python {plainly}"
+            )
         again = self._written_again(segment)
         if again != octets[: segment.words.nbytes]:
             raise Violation("records that count are written again as other bytes")
@@ -217,7 +225,9 @@ class LogReader:
         log = np.zeros(log_kernels.LOG_WORDS, np.int64)
         log[log_kernels.LOG_BUFFER], log[log_kernels.LOG_SEQUENCE] = buffer.ctypes.data, FIRST
         for at, end in records_of(segment.words):
-            log_kernels.log_words(log, int(segment.words[at + RECORD_KIND]), segment.words[at + RECORD_WORDS : end].copy())
+            log_kernels.log_words(
+                log, int(segment.words[at + RECORD_KIND]), segment.words[at + RECORD_WORDS : end].copy()
+            )
         used = buffer[: log[log_kernels.LOG_USED]]
         log_kernels.seal(used)
         return bytes(bytes_of(segment.words[:HEADER_WORDS])) + bytes(bytes_of(used))
@@ -255,18 +265,22 @@ class LogReader:
         if len(octets) < 8 * HEADER_WORDS:
             return False
         words = np.frombuffer(octets[: 8 * HEADER_WORDS], "<i8").astype(np.int64)
-        is_header = words[HEADER_MAGIC] == MAGIC and words[HEADER_CHECKSUM] == log_kernels.checksum(words[:HEADER_CHECKSUM])
+        is_header = words[HEADER_MAGIC] == MAGIC and words[HEADER_CHECKSUM] == log_kernels.checksum(
+            words[:HEADER_CHECKSUM]
+        )
         return bool(is_header and words[HEADER_VERSION] > FORMAT_VERSION)
 
     def _require_sound(self, segment: Segment | None) -> None:
         """Whatever the transactions were, their entities are some that another memory takes up."""
         memory, other = self._there.memory, self._taken_up.emptied().engine.memory
         require_nothing_beyond(memory, int(memory.meta[META_BUMP]))
-        n_events = 0 if segment is None else sum(segment.words[at + RECORD_KIND] == EVENT for at, _ in records_of(segment.words))
+        n_events = (
+            0
+            if segment is None
+            else sum(segment.words[at + RECORD_KIND] == EVENT for at, _ in records_of(segment.words))
+        )
         if memory.meta[META_EVENTS] > n_events:
             raise Violation(f"{memory.meta[META_EVENTS]} transactions are remembered of {n_events} that were logged")
         for part in self._codec.pack(memory, keys_of(memory), 1):
             if self._codec.take(other, part) is not Taken.TAKEN:
                 raise Violation("an entity is not sound")
-
-

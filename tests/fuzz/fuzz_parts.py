@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from fuzz_material import Emptied, Violation, driver_after, events, require_nothing_beyond
-from mutator import octets_of, words_of
+from mutator import words_of
 from plain_kernels import OutsideError, PlainKernels, Rows, Words
 
 from fraudsdk.entity_state import log_kernels, part_kernels
@@ -20,7 +20,6 @@ from fraudsdk.entity_state.part_kernels import (
     PART_KIND,
     PART_MAGIC,
     PART_SCHEMA,
-    PART_SEQUENCE,
     PART_WORDS,
 )
 from fraudsdk.entity_state.parts import PartCodec, Taken, keys_of, sequence_of
@@ -117,9 +116,7 @@ class PartReader:
         pool.meta = meta
         table = Rows([[0, 0] for _ in range(16)])
         words = Words(np.frombuffer(part, "<i8").tolist())
-        answer = self._unpack(
-            words, SCHEMA_WORD, pool, _Nowhere(), table, meta, self._kinds, len(pool.words) - 1
-        )
+        answer = self._unpack(words, SCHEMA_WORD, pool, _Nowhere(), table, meta, self._kinds, len(pool.words) - 1)
         return Taken(answer), pool.words
 
     def _go_on(self, driver: Any) -> None:
@@ -138,6 +135,3 @@ class _Nowhere(Words):
 
     def __setitem__(self, at: int, word: float) -> None:
         pass
-
-
-

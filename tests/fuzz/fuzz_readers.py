@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
 
     seeds = reader.seeds()
     corpus = Path(arguments[0])
-    corpus.mkdir(exist_ok=True)
+    corpus.mkdir(exist_ok=True, parents=True)
     for number, seed in enumerate(seeds):
         (corpus / f"seed-{number:03}").write_bytes(seed)
     others = [words_of(seed) for seed in seeds]

@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz_material import IDENTITY, JOURNAL_CAPACITY, MAX_ENTITIES, Emptied, Violation, driver_after, events
-from fuzz_material import require_nothing_beyond
+from fuzz_material import (
+    IDENTITY,
+    JOURNAL_CAPACITY,
+    MAX_ENTITIES,
+    Emptied,
+    Violation,
+    driver_after,
+    events,
+    require_nothing_beyond,
+)
 from plain_kernels import PlainKernels, Rows, Words
 
 from fraudsdk.entity_state import log_kernels, snapshot, soundness_kernels
@@ -50,7 +58,9 @@ class SnapshotReader:
 
     def seeds(self) -> list[bytes]:
         """Empty; small; with a journal that went round, tiles and a sketch; with free chunks of entities that were evicted."""
-        drivers = [driver_after(n, merchants) for n, merchants in ((0, 1), (3, 2), (12, 3), (30, 4), (200, 90), (600, 400))]
+        drivers = [
+            driver_after(n, merchants) for n, merchants in ((0, 1), (3, 2), (12, 3), (30, 4), (200, 90), (600, 400))
+        ]
         return [
             snapshot.write_snapshot(self._directory, IDENTITY, each.engine.memory, DECISIONS, 7).read_bytes()
             for each in drivers

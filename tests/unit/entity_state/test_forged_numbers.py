@@ -86,7 +86,9 @@ def test_a_part_that_nobody_changed_is_taken():
     [
         pytest.param(lambda words, ring, distinct, end: words.__setitem__(ring + RING_START, 2**63 - 1), id="start"),
         pytest.param(lambda words, ring, distinct, end: words.__setitem__(ring + RING_CHUNK, 2), id="chunk of a ring"),
-        pytest.param(lambda words, ring, distinct, end: words.__setitem__(distinct + DISTINCT_CHUNK, 7), id="chunk of keys"),
+        pytest.param(
+            lambda words, ring, distinct, end: words.__setitem__(distinct + DISTINCT_CHUNK, 7), id="chunk of keys"
+        ),
         pytest.param(lambda words, ring, distinct, end: words.__setitem__(OWN + HEAD_BORN, 1), id="born"),
     ],
 )
@@ -180,7 +182,10 @@ FIRST_KIND = Driver(FEATURES).engine.memory.layout.kinds[0]
         (lambda header, meta, pool, journal, texts: write_into(meta, META_OLDEST, -8), "lead nowhere"),
         (lambda header, meta, pool, journal, texts: write_into(meta, META_BUMP, 8), "lead nowhere"),
         (lambda header, meta, pool, journal, texts: write_into(meta, META_FREE + 4, head_of(meta)), "lead nowhere"),
-        (lambda header, meta, pool, journal, texts: write_into(pool, head_of(meta) + HEAD_NEWER, head_of(meta)), "lead nowhere"),
+        (
+            lambda header, meta, pool, journal, texts: write_into(pool, head_of(meta) + HEAD_NEWER, head_of(meta)),
+            "lead nowhere",
+        ),
         (lambda header, meta, pool, journal, texts: ring_word(pool, meta, RING_CHUNK, 2**40), "lead nowhere"),
         (lambda header, meta, pool, journal, texts: ring_word(pool, meta, RING_CHUNK, head_of(meta)), "lead nowhere"),
         (lambda header, meta, pool, journal, texts: ring_word(pool, meta, RING_START, 2**63 - 1), "lead nowhere"),
@@ -190,7 +195,10 @@ FIRST_KIND = Driver(FEATURES).engine.memory.layout.kinds[0]
         (lambda header, meta, pool, journal, texts: write_into(meta, META_JOURNAL_NEXT, -3), "a journal of"),
         (lambda header, meta, pool, journal, texts: write_into(header, snapshot._JOURNAL_WORDS, 1), "a journal of"),
         (lambda header, meta, pool, journal, texts: write_into(header, snapshot._JOURNAL_CAPACITY, 0), "a journal of"),
-        (lambda header, meta, pool, journal, texts: write_into(header, snapshot._VERSION, 0), "header that was changed"),
+        (
+            lambda header, meta, pool, journal, texts: write_into(header, snapshot._VERSION, 0),
+            "header that was changed",
+        ),
         (lambda header, meta, pool, journal, texts: write_into(texts, 0, -1), "cannot be read"),
     ],
 )
