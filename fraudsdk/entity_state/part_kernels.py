@@ -51,6 +51,7 @@ from fraudsdk.entity_state.layout import (
     SKETCHED,
 )
 from fraudsdk.entity_state.log_kernels import crc_of_word
+from fraudsdk.entity_state.soundness_kernels import is_chunk
 
 MAGIC = int.from_bytes(b"fsdkPRT\x01", "little")
 PART_MAGIC = 0
@@ -70,7 +71,6 @@ NO_ROOM = 4  # grow the memory first
 
 _LOW = 0xFFFFFFFF
 _SKETCH_WORDS = SKETCH_REGISTERS * SKETCH_RANKS
-_MIN_CHUNK_WORDS = 8
 
 
 @device
@@ -230,16 +230,6 @@ def pack(pool, kinds, table, schema, sequence, keys, first, out, ends):
             at += pack_entity(pool, head, kind, schema, sequence, out, at)
         ends[i] = at
     return np.int64(keys.shape[0])
-
-
-@device
-def is_chunk(capacity, columns):
-    """Whether so many events or keys are what a chunk holds: all of a power of two of words."""
-    words = capacity * columns
-    size = np.int64(_MIN_CHUNK_WORDS)
-    while size < words:
-        size *= 2
-    return capacity == size // columns
 
 
 @device

@@ -22,7 +22,14 @@ from typing import Any, Final
 import numpy as np
 
 from fraudsdk.entity_state import log_kernels, soundness_kernels
-from fraudsdk.entity_state.layout import META_BUMP, META_JOURNAL_NEXT, META_MAX_ENTITIES, META_WORDS
+from fraudsdk.entity_state.layout import (
+    META_BUMP,
+    META_ENTITIES,
+    META_JOURNAL_NEXT,
+    META_MAX_ENTITIES,
+    META_WORDS,
+    StateLayout,
+)
 from fraudsdk.entity_state.log_format import Words, bytes_of
 from fraudsdk.entity_state.memory import EntityMemory
 from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
@@ -212,9 +219,19 @@ def _require_sound(snapshot: Snapshot, sections: Sequence[Words], memory: Entity
     n_rows = min(int(meta[META_JOURNAL_NEXT]), snapshot.journal_capacity)
     if snapshot.journal_words != layout.journal_words or len(journal) != n_rows * layout.journal_words:
         raise _corrupt(snapshot.path, f"has a journal of {len(journal)} words for {n_rows} transactions")
-    claimed = np.zeros(len(pool) // soundness_kernels.UNIT_WORDS, np.int8)
-    if not soundness_kernels.is_sound_memory(np.ascontiguousarray(pool), meta.copy(), layout.kinds, claimed):
+    if not is_sound(meta, pool, layout):
         raise _corrupt(snapshot.path, "has numbers that lead nowhere")
+
+
+def is_sound(meta: Words, pool: Words, layout: StateLayout) -> bool:
+    """Whether what meta and pool say of entities and chunks agrees, so that kernels may follow it."""
+    n_units = len(pool) // soundness_kernels.UNIT_WORDS
+    n_entities = int(meta[META_ENTITIES])
+    if not 0 <= n_entities <= n_units:
+        return False
+    table = np.zeros((1 << max(4, (2 * n_entities).bit_length()), 2), np.int64)
+    claimed = np.zeros(n_units, np.int8)
+    return bool(soundness_kernels.is_sound_memory(pool, meta, layout.kinds, table, claimed))
 
 
 def _sections_of(memory: EntityMemory, words: DecisionWords) -> list[Words]:

@@ -8,7 +8,7 @@ pool and belongs to one owner, lists end, and a ring or a sketch has the room th
 from __future__ import annotations
 
 from fraudsdk._jit import borrowed, device, kernel
-from fraudsdk.entity_state.kernels import size_class
+from fraudsdk.entity_state.kernels import find, insert, size_class
 from fraudsdk.entity_state.layout import (
     DISTINCT_CAPACITY,
     DISTINCT_CHUNK,
@@ -43,11 +43,20 @@ from fraudsdk.entity_state.layout import (
     SKETCH_REGISTERS,
     SKETCHED,
 )
-from fraudsdk.entity_state.part_kernels import is_chunk
 
 # Chunks are whole units, and the first unit is nobody's.
 UNIT_WORDS = 8
 _SMALLEST_CLASS = 3
+
+
+@device
+def is_chunk(capacity, columns):
+    """Whether so many events or keys are what a chunk holds: all of a power of two of words."""
+    words = capacity * columns
+    size = UNIT_WORDS
+    while size < words:
+        size *= 2
+    return capacity == size // columns
 
 
 @device
@@ -132,8 +141,8 @@ def are_sound_free_lists(pool, meta, claimed):
     return True
 
 
-@kernel("boolean(int64[::1], int64[::1], int64[:, ::1], int8[::1])")
-def is_sound_memory(pool, meta, kinds, claimed):
+@kernel("boolean(int64[::1], int64[::1], int64[:, ::1], int64[:, ::1], int8[::1])")
+def is_sound_memory(pool, meta, kinds, table, claimed):
     """
     Whether a memory may be walked.
 
@@ -143,17 +152,23 @@ def is_sound_memory(pool, meta, kinds, claimed):
         As far as it is in use.
     meta, kinds
         Of the memory and its layout.
+    table : int64[m, 2]
+        Zeros, for twice as many entities as `meta` says that there are, and a power of two.
     claimed : int8[n // UNIT_WORDS]
         Zeros; says afterwards which units have an owner.
     """
-    pool, meta, kinds, claimed = borrowed(pool), borrowed(meta), borrowed(kinds), borrowed(claimed)
+    pool, meta, kinds = borrowed(pool), borrowed(meta), borrowed(kinds)
+    table, claimed = borrowed(table), borrowed(claimed)
     n = pool.shape[0]
     if n < UNIT_WORDS or n % UNIT_WORDS != 0 or meta[META_BUMP] != n or meta[META_JOURNAL_NEXT] < 0:
         return False
     older, head, entities = 0, meta[META_OLDEST], 0
     while head != 0:
-        if not is_sound_entity(pool, head, older, kinds, claimed):
+        if entities == meta[META_ENTITIES] or not is_sound_entity(pool, head, older, kinds, claimed):
             return False
+        if find(table, pool[head + HEAD_KEY]) != 0:
+            return False
+        insert(table, pool[head + HEAD_KEY], head)
         older, head = head, pool[head + HEAD_NEWER]
         entities += 1
     if older != meta[META_NEWEST] or entities != meta[META_ENTITIES]:

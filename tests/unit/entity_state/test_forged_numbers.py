@@ -12,6 +12,7 @@ from fraudsdk.entity_state.layout import (
     DISTINCT_CAPACITY,
     DISTINCT_CHUNK,
     HEAD_BORN,
+    HEAD_KEY,
     HEAD_LAST_US,
     HEAD_NEWER,
     KIND_DISTINCT,
@@ -48,10 +49,10 @@ FEATURES = FeatureSet(
 OWN = part_kernels.PART_WORDS - HEAD_LAST_US  # where word 0 of a head would be in a part
 
 
-def driver_after(n) -> Driver:
+def driver_after(n, users=1) -> Driver:
     driver = Driver(FEATURES, journal_capacity=20)
     for i in range(n):
-        driver.observe(Event(f"t{i}", 10**15 + i * 10**6, texts={"user_id": "u", "merchant_id": f"m{i}"}))
+        driver.observe(Event(f"t{i}", 10**15 + i * 10**6, texts={"user_id": f"u{i % users}", "merchant_id": f"m{i}"}))
     return driver
 
 
@@ -141,9 +142,9 @@ def directory(tmp_path):
     directory.close()
 
 
-def forged(directory, change, n=200):
+def forged(directory, change, n=200, users=1):
     """A snapshot whose meta, pool, journal or texts were changed under right checksums."""
-    path = write_snapshot(directory, IDENTITY, driver_after(n).engine.memory, [("version", 1, "m/1")], 7)
+    path = write_snapshot(directory, IDENTITY, driver_after(n, users).engine.memory, [("version", 1, "m/1")], 7)
     words = np.fromfile(path, "<i8").astype(np.int64)
     header, sections, at = words[:HEADER_OF_SNAPSHOT], [], HEADER_OF_SNAPSHOT
     for length in header[snapshot._SECTIONS : snapshot._CHECKSUM : 2].tolist():
@@ -210,6 +211,17 @@ def test_a_snapshot_whose_numbers_lead_nowhere_is_refused(directory, change, wha
         restore(memory, *read_snapshot(path))
 
     assert before == (memory.meta.tobytes(), memory.table.tobytes())
+
+
+def test_two_entities_of_one_key_are_refused(directory):
+    def change(header, meta, pool, journal, texts):
+        oldest = head_of(meta)
+        pool[pool[oldest + HEAD_NEWER] + HEAD_KEY] = pool[oldest + HEAD_KEY]
+
+    path = forged(directory, change, n=5, users=2)
+
+    with pytest.raises(CorruptStateError, match="lead nowhere"):
+        restore(Driver(FEATURES, journal_capacity=20).engine.memory, *read_snapshot(path))
 
 
 def test_a_snapshot_that_nobody_changed_is_taken(directory):
