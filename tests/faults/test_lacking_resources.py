@@ -61,7 +61,7 @@ def test_without_descriptors_nothing_is_lost_that_was_not_said_to_be(tmp_path, a
     assert sorted(said["kept"]) == list(range(N))  # those that were refused came in later
     assert 0 == said["n_lost_at_last"]
     assert said["refused"]  # a second scorer: an error of ours, whatever it lacks
-    if n_free < 2:
+    if n_free == 0:  # the one of the segment before is free, and the sync of the name finds none
         assert said["n_lost"] > 0
         assert all("Too many open files" in because for because in said["because"])
     n, found = state_in(tmp_path / "state", artefact)
