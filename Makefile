@@ -4,9 +4,10 @@ UV := .venv/bin/uv
 RUN := $(UV) run --frozen --all-extras
 DATA ?=
 MAP ?=
+FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint types contracts docs clean
+.PHONY: help demo test fuzz bench lint types contracts docs clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -23,6 +24,11 @@ demo: .venv/.ready  ## the main job end to end: simulate, train, compile, certif
 
 test: .venv/.ready  ## the tests
 	@$(RUN) pytest
+
+fuzz: .venv/.ready  ## readers of kept state under a fuzzer, FUZZ_SECONDS each; inputs that break one are put into .fuzz
+	@mkdir -p .fuzz
+	@for reader in parts log snapshot; do PYTHONPATH=.:tests/parity $(RUN) python tests/fuzz/fuzz_readers.py $$reader \
+	  .fuzz/$$reader -max_total_time=$(FUZZ_SECONDS) -timeout=20 -artifact_prefix=.fuzz/ || exit 1; done
 
 bench: .venv/.ready  ## latency and throughput gates against peers; writes bench/results and the tables of the documentation
 	@$(RUN) pytest --benchmark --benchmark-results=bench/results
@@ -43,4 +49,4 @@ docs: .venv/.ready  ## write docs/features.md from the catalogue
 	@$(RUN) python docs/generate_features.py
 
 clean:  ## forget the environment and what the demo made
-	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .fuzz

@@ -76,9 +76,19 @@ def word_of(text: bytes) -> Words:
 
 
 def text_of(record: Words) -> bytes:
-    """The text of a `WORD`."""
-    text: bytes = record[WORD_TEXT:].astype("<i8").tobytes()[: record[WORD_BYTES]]
-    return text
+    """
+    The text of a `WORD`.
+
+    Raises
+    ------
+    ValueError
+        It says another length than it has.
+    """
+    octets = record[WORD_TEXT:].astype("<i8").tobytes()
+    n_bytes = int(record[WORD_BYTES]) if len(record) > WORD_BYTES else -1
+    if not 0 <= len(octets) - n_bytes < 8 or n_bytes < 0:
+        raise ValueError(f"a text of {n_bytes} bytes is in {len(octets)}")
+    return octets[:n_bytes]
 
 
 def bytes_of(words: Words) -> memoryview:

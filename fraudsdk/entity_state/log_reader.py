@@ -101,8 +101,17 @@ def identity_of(segment: Segment) -> StateIdentity:
 
 
 def has_record(path: Path, first: int) -> bool:
-    """Whether the first record of a segment is as it was written: a crash may come before it."""
+    """
+    Whether the first record of a segment is as it was written: a crash may come before it.
+
+    Raises
+    ------
+    StateError
+        A later version wrote it, whose records are not for this one to call torn.
+    """
     words = np.fromfile(path, "<i8", count=path.stat().st_size // 8).astype(np.int64, copy=False)
+    if _has_whole_header(words):
+        _require_known_version(path, words)
     if len(words) <= HEADER_WORDS:
         return False
     return bool(log_kernels.intact_until(words, HEADER_WORDS, first, first + 1)[1] > first)
@@ -111,10 +120,19 @@ def has_record(path: Path, first: int) -> bool:
 def _require_header(path: Path, words: Words, first: int) -> None:
     if len(words) < HEADER_WORDS or words[HEADER_MAGIC] != MAGIC:
         raise CorruptStateError(f"{path} is no segment of a log; move it out of the state directory")
+    _require_known_version(path, words)
+    if not _has_whole_header(words) or words[HEADER_SEQUENCE] != first or words[HEADER_VERSION] < 1:
+        raise CorruptStateError(f"{path} has a header that was changed; put a copy of the file in its place")
+
+
+def _has_whole_header(words: Words) -> bool:
+    if len(words) < HEADER_WORDS or words[HEADER_MAGIC] != MAGIC:
+        return False
+    return bool(log_kernels.checksum(np.ascontiguousarray(words[:HEADER_CHECKSUM])) == words[HEADER_CHECKSUM])
+
+
+def _require_known_version(path: Path, words: Words) -> None:
     if words[HEADER_VERSION] > FORMAT_VERSION:
         raise StateError(
             f"{path} has format {words[HEADER_VERSION]} and this version reads up to {FORMAT_VERSION}; upgrade fraudsdk"
         )
-    intact = log_kernels.checksum(np.ascontiguousarray(words[:HEADER_CHECKSUM])) == words[HEADER_CHECKSUM]
-    if not intact or words[HEADER_SEQUENCE] != first:
-        raise CorruptStateError(f"{path} has a header that was changed; put a copy of the file in its place")

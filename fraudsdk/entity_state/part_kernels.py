@@ -51,6 +51,7 @@ from fraudsdk.entity_state.layout import (
     SKETCHED,
 )
 from fraudsdk.entity_state.log_kernels import crc_of_word
+from fraudsdk.entity_state.soundness_kernels import is_chunk
 
 MAGIC = int.from_bytes(b"fsdkPRT\x01", "little")
 PART_MAGIC = 0
@@ -70,7 +71,6 @@ NO_ROOM = 4  # grow the memory first
 
 _LOW = 0xFFFFFFFF
 _SKETCH_WORDS = SKETCH_REGISTERS * SKETCH_RANKS
-_MIN_CHUNK_WORDS = 8
 
 
 @device
@@ -241,39 +241,33 @@ def pack(pool, kinds, table, schema, sequence, keys, first, out, ends):
 
 
 @device
-def is_chunk(capacity, columns):
-    """Whether so many events or keys are what a chunk holds: all of a power of two of words."""
-    words = capacity * columns
-    size = np.int64(_MIN_CHUNK_WORDS)
-    while size < words:
-        size *= 2
-    return capacity == size // columns
-
-
-@device
 def is_sound_ring(words, own, ring_part, kind):
     """Whether the numbers of a ring agree with each other."""
     at = own + ring_part
     capacity, start, length = words[at + RING_CAPACITY], words[at + RING_START], words[at + RING_LENGTH]
+    if not 0 <= words[at + RING_TILES] <= 1 or not 0 <= words[at + RING_CHUNK] <= 1:
+        return False
     if words[at + RING_CHUNK] == 0:
         return capacity == 0 and start == 0 and length == 0
     if capacity < 1 or capacity > 4 * kind[KIND_RING_CAP] or not is_chunk(capacity, kind[KIND_RING_COLUMNS]):
         return False
-    return 0 <= start and 0 <= length <= kind[KIND_RING_CAP] and start + length <= capacity
+    # No sum: of a start of 2**63 - 1 it would be a small number again.
+    return 0 <= length <= kind[KIND_RING_CAP] and length <= capacity and 0 <= start <= capacity - length
 
 
 @device
 def after_tiles(words, to, end, kind):
-    """Where the tiles of a part end; -1 where they are not sound."""
+    """Where the tiles of a part end; -1 where they are not sound: each once, in their order, and written to."""
     if to >= end or words[to] < 0 or words[to] > kind[KIND_TILE_WORDS]:
         return np.int64(-1)
-    used, stride = words[to], kind[KIND_TILE_STRIDE]
+    used, stride, before = words[to], kind[KIND_TILE_STRIDE], np.int64(-1)
     to += 1
     for _ in range(used):
-        if to + 1 + stride > end:
+        if to + 1 + stride > end or words[to] <= before or words[to + 1] == -1:
             return np.int64(-1)
-        level, tile = words[to] >> 32, words[to] & _LOW
-        if level < 0 or level >= kind[KIND_TILE_LEVELS] or tile >= tiles_on_level(kind, level):
+        before = words[to]
+        level, tile = before >> 32, before & _LOW
+        if level >= kind[KIND_TILE_LEVELS] or tile >= tiles_on_level(kind, level):
             return np.int64(-1)
         to += 1 + stride
     return np.int64(to)
@@ -282,27 +276,44 @@ def after_tiles(words, to, end, kind):
 @device
 def after_distinct(words, part, to, end):
     """Where the keys or marks of a part end; -1 where they are not sound."""
-    capacity, length = words[part + DISTINCT_CAPACITY], words[part + DISTINCT_LENGTH]
-    if capacity != SKETCHED:
-        if words[part + DISTINCT_CHUNK] == 0:
-            return np.int64(to) if capacity == 0 and length == 0 else np.int64(-1)
-        if not 1 <= capacity <= DISTINCT_EXACT_MAX or not is_chunk(capacity, 2) or not 0 <= length <= capacity:
-            return np.int64(-1)
-        return np.int64(to + 2 * length)
+    chunk, capacity, length = (
+        words[part + DISTINCT_CHUNK],
+        words[part + DISTINCT_CAPACITY],
+        words[part + DISTINCT_LENGTH],
+    )
+    if capacity == SKETCHED:
+        return after_marks(words, to, end) if chunk == 1 else np.int64(-1)
+    if chunk == 0:
+        return np.int64(to) if capacity == 0 and length == 0 else np.int64(-1)
+    if (
+        chunk != 1
+        or not 1 <= capacity <= DISTINCT_EXACT_MAX
+        or not is_chunk(capacity, 2)
+        or not 0 <= length <= capacity
+    ):
+        return np.int64(-1)
+    return np.int64(to + 2 * length)
+
+
+@device
+def after_marks(words, to, end):
+    """Where the marks of a sketch end; -1 where they are not sound: each once, in their order, and written to."""
     if to >= end or words[to] < 0 or words[to] > _SKETCH_WORDS or to + 1 + 2 * words[to] > end:
         return np.int64(-1)
-    for mark in range(words[to]):
-        if not 0 <= words[to + 1 + 2 * mark] < _SKETCH_WORDS:
+    before = np.int64(-1)
+    for at in range(to + 1, to + 1 + 2 * words[to], 2):
+        if not before < words[at] < _SKETCH_WORDS or words[at + 1] == NEVER_US:
             return np.int64(-1)
+        before = words[at]
     return np.int64(to + 1 + 2 * words[to])
 
 
 @device
 def is_sound(words, at, n, kind):
-    """Whether a part is what `pack_entity` could have written: no number in it leads outside."""
+    """Whether a part is what `pack_entity` could have written: no number in it leads outside, none would be left out."""
     own = at + PART_WORDS - HEAD_LAST_US
     to, end = own + kind[KIND_HEAD_WORDS], at + n
-    if to > end:
+    if to > end or words[own + HEAD_BORN] != 0:
         return False
     if kind[KIND_RING] != 0:
         if not is_sound_ring(words, own, kind[KIND_RING], kind):

@@ -21,8 +21,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from fraudsdk.entity_state import log_kernels
-from fraudsdk.entity_state.layout import META_BUMP, META_JOURNAL_NEXT, META_MAX_ENTITIES, META_WORDS
+from fraudsdk.entity_state import log_kernels, soundness_kernels
+from fraudsdk.entity_state.layout import (
+    META_BUMP,
+    META_ENTITIES,
+    META_JOURNAL_NEXT,
+    META_MAX_ENTITIES,
+    META_WORDS,
+    StateLayout,
+)
 from fraudsdk.entity_state.log_format import Words, bytes_of
 from fraudsdk.entity_state.memory import EntityMemory
 from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
@@ -69,6 +76,8 @@ class Snapshot:
     identity : StateIdentity
     max_entities, journal_capacity : int
         Bounds of the memory it was taken of.
+    journal_words : int
+        Words of a row of its journal.
     """
 
     path: Path
@@ -76,6 +85,7 @@ class Snapshot:
     identity: StateIdentity
     max_entities: int
     journal_capacity: int
+    journal_words: int
 
 
 def write_snapshot(
@@ -181,13 +191,47 @@ def restore(memory: EntityMemory, snapshot: Snapshot, sections: Sequence[Words])
 
     Raises
     ------
+    CorruptStateError
+        Numbers in it lead nowhere.  The memory is as it was.
     StateError
         More was kept than the memory may hold.
     """
     meta, pool, journal, texts = sections
+    decisions = _decisions_of(snapshot, texts)
+    _require_sound(snapshot, sections, memory)
     memory.restore(meta, pool, journal.reshape(-1, memory.layout.journal_words), snapshot.journal_capacity)
-    decisions: DecisionWords = json.loads(texts.astype("<i8").tobytes().rstrip(b"\0"))
     return decisions
+
+
+def _decisions_of(snapshot: Snapshot, texts: Words) -> DecisionWords:
+    try:
+        decisions: DecisionWords = json.loads(texts.astype("<i8").tobytes().rstrip(b"\0"))
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(snapshot.path, "has words of decisions that cannot be read") from error
+    if not isinstance(decisions, list) or not all(isinstance(each, list) for each in decisions):
+        raise _corrupt(snapshot.path, "has words of decisions that are none")
+    return decisions
+
+
+def _require_sound(snapshot: Snapshot, sections: Sequence[Words], memory: EntityMemory) -> None:
+    meta, pool, journal, _ = sections
+    layout = memory.layout
+    n_rows = min(int(meta[META_JOURNAL_NEXT]), snapshot.journal_capacity)
+    if snapshot.journal_words != layout.journal_words or len(journal) != n_rows * layout.journal_words:
+        raise _corrupt(snapshot.path, f"has a journal of {len(journal)} words for {n_rows} transactions")
+    if not is_sound(meta, pool, layout):
+        raise _corrupt(snapshot.path, "has numbers that lead nowhere")
+
+
+def is_sound(meta: Words, pool: Words, layout: StateLayout) -> bool:
+    """Whether what meta and pool say of entities and chunks agrees, so that kernels may follow it."""
+    n_units = len(pool) // soundness_kernels.UNIT_WORDS
+    n_entities = int(meta[META_ENTITIES])
+    if not 0 <= n_entities <= n_units:
+        return False
+    table = np.zeros((1 << max(4, (2 * n_entities).bit_length()), 2), np.int64)
+    claimed = np.zeros(n_units, np.int8)
+    return bool(soundness_kernels.is_sound_memory(pool, meta, layout.kinds, table, claimed))
 
 
 def _sections_of(memory: EntityMemory, words: DecisionWords) -> list[Words]:
@@ -211,7 +255,8 @@ def _header_of(path: Path, words: Words) -> Words:
             f"{path} has format {words[_VERSION]} and this version reads up to {FORMAT_VERSION}; upgrade fraudsdk"
         )
     header = words[:HEADER_WORDS]
-    if header[_CHECKSUM] != log_kernels.checksum(np.ascontiguousarray(header[:_CHECKSUM])):
+    is_whole = header[_CHECKSUM] == log_kernels.checksum(np.ascontiguousarray(header[:_CHECKSUM]))
+    if not is_whole or header[_VERSION] < 1:
         raise _corrupt(path, "has a header that was changed")
     return header
 
@@ -230,8 +275,10 @@ def _snapshot_of(path: Path, header: Words, meta: Words) -> Snapshot:
         raise _corrupt(path, f"has {len(meta)} words of meta instead of {META_WORDS}")
     digests = header[_IDENTITY:_SECTIONS].astype("<i8").tobytes()
     identity = StateIdentity(digests[:16], digests[16:32], digests[32:])
-    bounds = int(meta[META_MAX_ENTITIES]), int(header[_JOURNAL_CAPACITY])
-    return Snapshot(path, int(header[_SEQUENCE]), identity, *bounds)
+    sequence, capacity = int(header[_SEQUENCE]), int(header[_JOURNAL_CAPACITY])
+    if sequence < 1 or capacity < 1:
+        raise _corrupt(path, f"is of change {sequence} and has a journal of {capacity}")
+    return Snapshot(path, sequence, identity, int(meta[META_MAX_ENTITIES]), capacity, int(header[_JOURNAL_WORDS]))
 
 
 def _words_of(path: Path) -> Words:

@@ -11,6 +11,7 @@ from fraudsdk.entity_state.log_format import (
     AMENDMENT_CLEAR,
     AMENDMENT_KEY,
     AMENDMENT_SET,
+    AMENDMENT_WORDS,
     EVENT,
     EVENT_INTS,
     EVENT_MARGIN,
@@ -19,6 +20,7 @@ from fraudsdk.entity_state.log_format import (
     VERDICT,
     VERDICT_KEY,
     VERDICT_MARGIN,
+    VERDICT_WORDS,
 )
 from fraudsdk.features.context import INTS, JOURNAL, JOURNAL_INDEX, NUMBERS, ROW
 from fraudsdk.features.kernels import DUPLICATE, NEEDS_ROOM, SCORED, amend_remembered, foresee_now, observe_at
@@ -29,6 +31,7 @@ GROW = 1  # the memory must grow first
 FOR_PYTHON = 2  # a record of another kind
 CONTRADICTION = 3  # a transaction that is remembered already
 UNDECIDED = 4  # after a transaction that was logged without a decision: its row is in the context
+MALFORMED = 5  # a record of another length than its kind has
 
 
 @device
@@ -36,6 +39,16 @@ def copy_bits(words, at, into, column, n):
     """Copy words into the first row of a table."""
     for j in range(n):
         into[0, column + j] = words[at + j]
+
+
+@device
+def has_its_length(kind, n, n_ints, n_numbers):
+    """Whether a record has the words that its kind has; whoever knows other kinds knows their lengths."""
+    if kind == EVENT:
+        return n == EVENT_INTS + n_ints + n_numbers
+    if kind == VERDICT:
+        return n == VERDICT_WORDS
+    return kind != AMENDMENT or n == AMENDMENT_WORDS
 
 
 @device
@@ -83,7 +96,9 @@ def replay_log(words, floats, at, n_ints, n_numbers, context):
     """
     words, floats, context = borrowed(words), borrowed(floats), borrowed(context)
     while at < words.shape[0]:
-        kind = words[at + RECORD_KIND]
+        kind, n = words[at + RECORD_KIND], words[at] & 0xFFFFFFFF
+        if not has_its_length(kind, n, n_ints, n_numbers):
+            return at, MALFORMED
         if kind == EVENT:
             status = replay_event(context, words, floats, at, n_ints, n_numbers)
             if status == NEEDS_ROOM:
@@ -91,7 +106,7 @@ def replay_log(words, floats, at, n_ints, n_numbers, context):
             if status == DUPLICATE:
                 return at, CONTRADICTION
             if status == SCORED and words[at + EVENT_VERDICT] == 0:
-                return at + (words[at] & 0xFFFFFFFF), UNDECIDED
+                return at + n, UNDECIDED
         elif kind == VERDICT:
             journal, index = measured_rows_of(context, JOURNAL), measured_ints_of(context, JOURNAL_INDEX)
             row = journal_find(journal, index, words[at + VERDICT_KEY])
@@ -101,5 +116,5 @@ def replay_log(words, floats, at, n_ints, n_numbers, context):
             amend_remembered(context, words[at + AMENDMENT_KEY], words[at + AMENDMENT_SET], words[at + AMENDMENT_CLEAR])
         else:
             return at, FOR_PYTHON
-        at += words[at] & 0xFFFFFFFF
+        at += n
     return at, DONE

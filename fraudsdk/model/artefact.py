@@ -376,6 +376,8 @@ def _read(path: Path) -> bytes:
         raise ModelNotFoundError(
             f"no {path.name} in {path.parent}; compile a model into it, or give another path"
         ) from error
+    except OSError as error:  # no descriptor is left, no permission, a disk that fails
+        raise ModelError(f"{path} cannot be read: {error.strerror}; see to that, or give another path") from error
     if len(data) > MAX_FILE_BYTES:
         raise InvalidModelError(f"{path} has over {MAX_FILE_BYTES:,} bytes; compile the model again")
     return data

@@ -54,7 +54,9 @@ class _Words(Generic[W]):
             return self._numbers.get(word, 0)
 
     def learn(self, number: int, word: W) -> None:
-        """Let a word have the number that it was recorded by."""
+        """Let a word have the number that it was recorded by; a ValueError where no table has such a number."""
+        if type(number) is not int or not 0 < number < self._limit:
+            raise ValueError(f"a word has number {number!r:.40}, and numbers go from 1 to {self._limit - 1}")
         with self._lock:
             self._words += [self._words[0]] * (number + 1 - len(self._words))
             self._words[number] = word
@@ -82,11 +84,26 @@ class DecisionRecorder:
         return self._told
 
     def learn(self, table: str, number: int, word: Any) -> None:
-        """Take a word of `words` of another recorder."""
+        """
+        Take a word of `words` of another recorder.
+
+        Raises
+        ------
+        ValueError
+            No recorder has such a word.
+        """
+        is_reason = table == _REASON and isinstance(word, list | tuple) and len(word) == 3
+        texts = word if is_reason else [word]
+        if is_reason != (table == _REASON) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{word!r:.100} is no word of a table {table!r:.40}")
         if table == _REASON:
-            self._reasons.learn(number, tuple(word))
+            self._reasons.learn(number, tuple(texts))
+        elif table == _VERSION:
+            self._versions.learn(number, word)
+        elif table == _DECIDER:
+            self._deciders.learn(number, word)
         else:
-            {_VERSION: self._versions, _DECIDER: self._deciders}[table].learn(number, word)
+            raise ValueError(f"there is no table {table!r:.40}")
 
     def _tell(self, table: str, number: int, word: Any) -> None:
         self._told.append((table, number, word))

@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from fraudsdk.entity_state.log_format import HEADER_WORDS, RECORD_SEQUENCE, WORD, text_of
+from fraudsdk.entity_state.log_format import HEADER_WORDS, RECORD_KIND, RECORD_SEQUENCE, WORD, text_of
 from fraudsdk.entity_state.log_reader import Segment, has_record, identity_of, read_segment
-from fraudsdk.entity_state.snapshot import private, read_snapshot, require_identity, restore
+from fraudsdk.entity_state.snapshot import DecisionWords, private, read_snapshot, require_identity, restore
 from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity, torn_off
 from fraudsdk.errors import CorruptStateError, StateError
 from fraudsdk.features import replay_kernels
@@ -124,6 +124,7 @@ def recover(
             )
         segment = read_segment(path, first, ends)
         require_identity(path, identity_of(segment), identity, of_log=True)
+        _require_layout(segment, engine)
         if segment.stop > found.sequence:  # a snapshot may outlast the end of a log that nobody synced
             _apply(segment, engine, recorder, found)
         if segment.n_torn_bytes and ends is None:
@@ -154,8 +155,7 @@ def _restore_newest_snapshot(
         try:
             snapshot, sections = read_snapshot(path)
         except CorruptStateError as error:
-            path.replace(path.with_suffix(".damaged"))  # so that it does not count among those that are kept
-            found.problems.append(f"{error}; it is {path.with_suffix('.damaged').name} now")
+            _pass_over(path, error, found)
             continue
         require_identity(path, snapshot.identity, identity, of_log=True)
         try:
@@ -163,12 +163,32 @@ def _restore_newest_snapshot(
         except StateError as error:  # another feature set: the log may still give its state
             found.problems.append(str(error))
             continue
-        for table, number, word in restore(engine.memory, snapshot, sections):
-            recorder.learn(table, number, word)
+        try:
+            words = restore(engine.memory, snapshot, sections)
+        except CorruptStateError as error:
+            _pass_over(path, error, found)
+            continue
+        _learn(words, path, recorder)
         engine.adopt_memory()
         found.sequence = found.sequence_of_snapshot = snapshot.sequence
         found.snapshot = path
         return
+
+
+def _pass_over(path: Path, error: CorruptStateError, found: Recovered) -> None:
+    path.replace(path.with_suffix(".damaged"))  # so that it does not count among those that are kept
+    found.problems.append(f"{error}; it is {path.with_suffix('.damaged').name} now")
+
+
+def _learn(words: DecisionWords, path: Path, recorder: DecisionRecorder) -> None:
+    try:
+        for table, number, word in words:
+            recorder.learn(table, number, word)
+    except ValueError as error:
+        raise CorruptStateError(
+            f"{path} has words of decisions that are none ({error}); move it away: the snapshot before it and the log after that "
+            "give the same state"
+        ) from error
 
 
 def _apply(segment: Segment, engine: FeatureEngine, recorder: DecisionRecorder, found: Recovered) -> None:
@@ -185,6 +205,8 @@ def _apply(segment: Segment, engine: FeatureEngine, recorder: DecisionRecorder, 
                 _drop_decided(engine, found)
         elif why == replay_kernels.FOR_PYTHON:
             at = _apply_other(segment, at, recorder)
+        elif why == replay_kernels.MALFORMED:
+            raise _malformed(segment, at, "is of another length than its kind has")
         elif why == replay_kernels.CONTRADICTION:
             raise CorruptStateError(
                 f"{segment.path} has one transaction twice, in record {words[at + RECORD_SEQUENCE]}; it was kept with a smaller "
@@ -198,12 +220,33 @@ def _apply_other(segment: Segment, at: int, recorder: DecisionRecorder) -> int:
     """A record that is not about transactions; where the next one begins."""
     n = int(segment.words[at]) & 0xFFFFFFFF
     record = segment.words[at : at + n]
-    if record[2] != WORD:
+    if record[RECORD_KIND] != WORD:
         raise StateError(
-            f"{segment.path} has a record of kind {record[2]}, which this version does not know; upgrade fraudsdk"
+            f"{segment.path} has a record of kind {record[RECORD_KIND]}, which this version does not know; upgrade fraudsdk"
         )
-    recorder.learn(*json.loads(text_of(record)))
+    try:
+        recorder.learn(*json.loads(text_of(record)))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _malformed(segment, at, "is no word of a decision") from error
     return at + n
+
+
+def _require_layout(segment: Segment, engine: FeatureEngine) -> None:
+    """Kernels copy so many words into arrays of the engine's layout."""
+    expected = engine.record_layout.n_ints, len(engine.record_layout.numbers)
+    if (segment.n_ints, segment.n_numbers) != expected:
+        raise CorruptStateError(
+            f"{segment.path} says that a transaction has {segment.n_ints} and {segment.n_numbers} words, and it has "
+            f"{expected[0]} and {expected[1]}; put a copy of the file in its place"
+        )
+
+
+def _malformed(segment: Segment, at: int, problem: str) -> CorruptStateError:
+    """Of a record that has a right checksum: it was not written by this library."""
+    return CorruptStateError(
+        f"{segment.path} has a change, number {segment.words[at + RECORD_SEQUENCE]}, that {problem}; put a copy of the file in "
+        "its place"
+    )
 
 
 def _put_aside(path: Path, intact_bytes: int, found: Recovered) -> None:
