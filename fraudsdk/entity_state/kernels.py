@@ -287,9 +287,8 @@ def create(pool, poolf, table, meta, kind, kind_index, key):
 
 
 @device
-def evict_oldest(pool, table, meta, kinds):
-    """Forget the least recently used entity."""
-    head = meta[META_OLDEST]
+def forget(pool, table, meta, kinds, head):
+    """Give back all that is remembered of an entity."""
     kind = kinds[pool[head + HEAD_KIND]]
     if kind[KIND_RING] != 0:
         ring = head + kind[KIND_RING]
@@ -307,6 +306,12 @@ def evict_oldest(pool, table, meta, kinds):
     remove(table, pool[head + HEAD_KEY])
     release(pool, meta, head, kind[KIND_HEAD_WORDS])
     meta[META_ENTITIES] -= 1
+
+
+@device
+def evict_oldest(pool, table, meta, kinds):
+    """Forget the least recently used entity."""
+    forget(pool, table, meta, kinds, meta[META_OLDEST])
     meta[META_EVICTED] += 1
 
 

@@ -31,6 +31,8 @@ _WORDS_PER_PAGE = 512
 _AHEAD_WORDS = (1 << 23, 1 << 21)
 _SHORT_WORDS = (1 << 21, 1 << 19)
 _WORDS_PER_LINE = 8
+# Of a row of ``EntityMemory.tombstones``.
+TOMBSTONE_WORDS = 3
 
 
 class EntityMemory:
@@ -67,6 +69,8 @@ class EntityMemory:
         self.meta[META_MAX_ENTITIES] = max_entities
         self.journal = np.zeros((journal_capacity, layout.journal_words), dtype=np.int64)
         self.journal_index = np.zeros(_power_of_two(2 * journal_capacity), dtype=np.int64)
+        # Marks of what was erased: who, not told; when; and since which change (`fraudsdk.entity_state.erasure`).
+        self.tombstones = np.zeros((0, TOMBSTONE_WORDS), dtype=np.int64)
         self._supplied_words = [0, 0]  # of pool and journal
         for hashed in (self.table, self.journal_index):
             # Looked up at random: touched now, a page each, or the first 10,000 decisions pay for 2,000 page faults.

@@ -33,7 +33,7 @@ from fraudsdk.encoding.mapping_kernels import WRITTEN, read_mapping
 from fraudsdk.entity_state.kernels import journal_find
 from fraudsdk.entity_state.layout import JOURNAL_MARGIN, JOURNAL_SCORE, JOURNAL_VERDICT
 from fraudsdk.entity_state.log_kernels import LOG_WORDS, has_room_for_events, log_event
-from fraudsdk.features.context import INTS, JOURNAL, JOURNAL_INDEX, NUMBERS, ROW
+from fraudsdk.features.context import ERASED_UNTIL_US, INTS, JOURNAL, JOURNAL_INDEX, NUMBERS, ROW
 from fraudsdk.features.kernels import (
     DUPLICATE,
     LIFECYCLE,
@@ -202,6 +202,8 @@ def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, ou
     if mapping != 0 and read_mapping(mapping, program, ints, numbers, 0) != WRITTEN:
         return np.int64(UNREAD), np.int64(-1)
     if ints[0, EVENT_TIME_US] > latest_us:
+        return np.int64(UNREAD), np.int64(-1)
+    if mapping != 0 and ints[0, EVENT_TIME_US] <= engine[ERASED_UNTIL_US]:  # Python knows who was erased
         return np.int64(UNREAD), np.int64(-1)
     if mapping != 0:  # what Python has read is not timed here
         started = lap(latency, ENCODE, started)

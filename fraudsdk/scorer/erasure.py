@@ -1,0 +1,287 @@
+"""
+Erasing a subject: its identifiers as they are kept, what is said about it, and the order in which that goes.
+
+With a scorer running, and without one::
+
+    find ──> log what is forgotten ──> forget ──> end the segment ──> snapshot ──> remove every older file ──> scan
+    recover ──> find, in the log too ──> forget ──────────────────────> snapshot ──> remove every older file ──> scan
+
+A crash before the log or the snapshot says so leaves nothing erased; after it whoever recovers forgets the same, and removes what
+is left of the files.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fraudsdk.config import ScorerConfig
+from fraudsdk.domain.countries import COUNTRY_SPELLINGS
+from fraudsdk.domain.fields import EVENT_TIME_US, FIRST_IDENTIFIER, IDENTIFIERS
+from fraudsdk.encoding.encoder import Encoder
+from fraudsdk.encoding.hashing import hash_space
+from fraudsdk.entity_state.erasure import (
+    NO_TRACES,
+    Scanned,
+    Subject,
+    TakenOut,
+    Traces,
+    apply_record,
+    find_traces,
+    keep_erased,
+    marks_of,
+    partners_without_entities,
+    records_of,
+    scan_files,
+    traces_in_log,
+    unsearched_kinds,
+)
+from fraudsdk.entity_state.log_format import Words
+from fraudsdk.entity_state.memory import EntityMemory
+from fraudsdk.entity_state.state_directory import StateDirectory
+from fraudsdk.errors import ConfigurationError
+from fraudsdk.features.engine import FeatureEngine
+from fraudsdk.scorer.compaction import recovered_from, require_decided
+from fraudsdk.scorer.kept_state import KeptState
+
+# A transaction that nobody makes, to have identifiers encoded as those of any other.
+_NOBODYS: Final = {
+    "transaction_id": "an erasure",
+    "user_id": "nobody",
+    "amount": "1",
+    "event_time_us": 1_600_000_000_000_000,
+}
+
+Identifiers = Mapping[str, str | Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """
+    What an erasure did, and what was looked through afterwards.
+
+    Attributes
+    ----------
+    n_entities, n_transactions : int
+        That were about the subject, and are forgotten.
+    n_mentions : int
+        Entities of others that had the subject among what they count.
+    erased_us : int
+        When, in microseconds since the Unix epoch: what the subject did until then is not remembered again.
+    scanned : tuple of Scanned
+        Files that hold what was remembered at that time; empty where nothing is kept.
+    unsearched : tuple of str
+        Entity kinds whose members cannot be told from their keys.
+    """
+
+    n_entities: int
+    n_transactions: int
+    n_mentions: int
+    erased_us: int
+    scanned: tuple[Scanned, ...] = ()
+    unsearched: tuple[str, ...] = ()
+
+    @property
+    def was_known(self) -> bool:
+        """Whether anything was remembered of the subject."""
+        return bool(self.n_entities or self.n_transactions or self.n_mentions)
+
+    @property
+    def n_found(self) -> int:
+        """How often a key of the subject is still in a file."""
+        return sum(each.n_found for each in self.scanned)
+
+
+class Tombstones:
+    """
+    Tells transactions of what was erased.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    memory : EntityMemory
+        Whose tombstones they are.
+    """
+
+    def __init__(self, encoder: Encoder, memory: EntityMemory) -> None:
+        self._encoder = encoder
+        self._memory = memory
+        self._read: npt.NDArray[np.int64] | None = None
+        self._erased_us: dict[int, int] = {}
+
+    def cover(self, ints: npt.NDArray[np.int64]) -> bool:
+        """Whether an encoded transaction, ``int64[1, n_ints]``, names what was erased at its time or later."""
+        if self._read is not self._memory.tombstones:
+            self._read = self._memory.tombstones
+            self._erased_us = marks_of(self._read)
+        if not self._erased_us:
+            return False
+        time_us = int(ints[0, EVENT_TIME_US])
+        named = zip(self._encoder.layout.identifiers, ints[0, FIRST_IDENTIFIER:].tolist(), strict=True)
+        return any(
+            time_us <= self._erased_us.get(mark_of(self._encoder, field, identifier), time_us - 1)
+            for field, identifier in named
+            if identifier
+        )
+
+
+def subject_of(encoder: Encoder, identifiers: Identifiers) -> Subject:
+    """
+    A subject as it is kept.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Of the scorer that keeps it.
+    identifiers : Mapping of str to str, or several
+        By the field of a transaction that holds them.  Fields that name the same kind of thing, as a user and a counterparty do,
+        are looked for together.
+
+    Raises
+    ------
+    ConfigurationError
+        None is given, or no feature reads such a field.
+    InvalidTransactionError
+        One is no identifier.
+    """
+    targets: list[tuple[int, int]] = []
+    marks: list[int] = []
+    for field, several in identifiers.items():
+        columns = _columns_of(encoder, field)
+        for text in [several] if isinstance(several, str) else several:
+            ints = _encoded(encoder, dict.fromkeys((encoder.layout.identifiers[column] for column in columns), text))
+            targets += [(FIRST_IDENTIFIER + column, int(ints[FIRST_IDENTIFIER + column])) for column in columns]
+            marks.append(mark_of(encoder, field, targets[-1][1]))
+    if not targets:
+        raise ConfigurationError("nobody is named; say whom to erase, such as user_id")
+    return Subject(np.array(targets, np.int64), np.array(marks, np.int64))
+
+
+def mark_of(encoder: Encoder, field: str, identifier: int) -> int:
+    """What a tombstone says of an identifier: a hash of its hash, by the same secret."""
+    return encoder.transaction_key(f"erased {hash_space(field)} {identifier}")
+
+
+def partners_of(encoder: Encoder, memory: EntityMemory, subject: Subject) -> list[int]:
+    """
+    Keyed hashes of whatever can make a pair with a subject and is no entity: values of the vocabulary, and all countries.
+    """
+    layout, hashes = encoder.layout, []
+    for column in sorted(partners_without_entities(memory.layout, subject)):
+        field = layout.identifiers[column - FIRST_IDENTIFIER]
+        if field in IDENTIFIERS:
+            continue
+        values = dict.fromkeys(encoder.vocabulary.codes(field))
+        if hash_space(field) == "country":
+            values |= dict.fromkeys(COUNTRY_SPELLINGS.values())
+        hashes += [int(_encoded(encoder, {field: value})[column]) for value in values]
+    return hashes
+
+
+def erase_live(
+    encoder: Encoder,
+    engine: FeatureEngine,
+    state: KeptState | None,
+    lock: threading.Lock,
+    identifiers: Identifiers,
+    now_us: int,
+) -> Erased:
+    """
+    Erase a subject from what a scorer remembers, and keeps; see `fraudsdk.Scorer.erase`.
+
+    Takes the lock, and holds it for as long as the memory is searched.
+    """
+    memory, subject = engine.memory, subject_of(encoder, identifiers)
+    partners = partners_of(encoder, memory, subject)
+    with lock:
+        traces, records = _planned(memory, subject, partners, now_us, state)
+        taken = TakenOut()
+        for record in records:
+            taken += apply_record(memory, record, 1 if state is None else state.keep_erasure(record))
+        engine.adopt_memory()
+        engine.forget_scratch()
+    unsearched = unsearched_kinds(memory.layout, subject)
+    scanned: tuple[Scanned, ...] = ()
+    if state is not None:
+        snapshot, logged = state.finish_erasure(subject)
+        scanned = scan_files([snapshot], subject, traces.joined(logged))
+    return Erased(taken.n_entities, taken.n_transactions, taken.n_mentions, now_us, scanned, unsearched)
+
+
+def erase_kept(directory: StateDirectory, config: ScorerConfig, identifiers: Identifiers, now_us: int) -> Erased:
+    """
+    Erase a subject from a directory that no scorer has open.
+
+    Parameters
+    ----------
+    directory : StateDirectory
+    config : ScorerConfig
+        As the scorer has it.
+    identifiers : Mapping of str to str, or several
+    now_us : int
+        The time, microseconds since the Unix epoch.
+
+    Raises
+    ------
+    ModelError, ConfigurationError, InvalidTransactionError
+        Model, features or identifiers are not what they should be.
+    StateError
+        What is there cannot be recovered, or was kept for something else; or transactions are without their decision.
+    OSError
+        The snapshot cannot be written.  What was there before still is.
+    """
+    kept = recovered_from(directory, config)
+    encoder, engine, memory = kept.encoder, kept.engine, kept.engine.memory
+    subject, sequence = subject_of(encoder, identifiers), kept.found.sequence
+    traces = find_traces(memory, subject, partners_of(encoder, memory, subject))
+    traces = traces.joined(traces_in_log(directory, memory.layout, subject))
+    taken = TakenOut()
+    for record in records_of(subject, traces, now_us):
+        taken += apply_record(memory, record, sequence + 1)
+    undecided = [each for each in kept.found.undecided if engine.lacks_verdict(each.journal_row, each.key)]
+    require_decided(directory, len(undecided))
+    # The erasure is a change like any other: files from before it have other names than those from after it.
+    keep_erased(directory, kept.identity, memory, kept.recorder.words, sequence + 1)
+    scanned = scan_files(_all_files(directory), subject, traces)
+    unsearched = unsearched_kinds(memory.layout, subject)
+    return Erased(taken.n_entities, taken.n_transactions, taken.n_mentions, now_us, scanned, unsearched)
+
+
+def _all_files(directory: StateDirectory) -> list[Path]:
+    return sorted(path for path in directory.path.iterdir() if path.is_file())
+
+
+def _planned(
+    memory: EntityMemory, subject: Subject, partners: Iterable[int], now_us: int, state: KeptState | None
+) -> tuple[Traces, list[Words]]:
+    """What is about a subject, and the records that say so, for which the log has room.  Called under the lock."""
+    traces, records, is_current = NO_TRACES, list[Words](), False
+    while not is_current:  # to wait for room lets the lock go
+        traces = find_traces(memory, subject, partners)
+        records = records_of(subject, traces, now_us)
+        is_current = state is None or state.wait_for_room_for_erasure(records)
+    return traces, records
+
+
+def _columns_of(encoder: Encoder, field: str) -> list[int]:
+    """Places among the identifiers of a layout where what is in a field may be."""
+    names = encoder.layout.identifiers
+    columns = [place for place, name in enumerate(names) if hash_space(name) == hash_space(field)]
+    if field not in IDENTIFIERS or not columns:
+        kept = ", ".join(name for name in names if name in IDENTIFIERS)
+        raise ConfigurationError(f"no feature reads {field!r}, so that nothing that is kept names one; kept are {kept}")
+    return columns
+
+
+def _encoded(encoder: Encoder, fields: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+    """The row of a transaction with these fields."""
+    ints, numbers = encoder.empty(1)
+    encoder.encode(encoder.prepare({**_NOBODYS, **fields}), ints, numbers)
+    row: npt.NDArray[np.int64] = ints[0]
+    return row
