@@ -4,7 +4,8 @@ Taking a subject out of what is remembered: found, forgotten, struck off the lis
 A subject is one or more identifiers, as the keyed hashes of the columns of a transaction that they can be in.  What is about it::
 
     entities      those of an identifier, and of pairs with one in them
-    transactions  rows of the journal that name such an entity; their keys in the rings of others
+    transactions  its rows of the journal; their keys in the rings of others
+    names         such an entity in the journal's rows of others: of those who paid the subject
     mentions      the identifier among the distinct keys of others
     old words     what any of these left in words of the pool that nothing reads any more
 
@@ -61,8 +62,9 @@ class Subject:
 
     Attributes
     ----------
-    targets : int64[n, 2]
-        A column of ``ints`` and the keyed hash of the identifier in it: one for each column that could name the subject.
+    targets : int64[n, 3]
+        A column of ``ints``, the keyed hash of the identifier in it, and whether a transaction that has it there is the subject's
+        own (a user's) or another's (a counterparty's): one for each column that could name the subject.
     marks : int64[m]
         Of its tombstones, one an identifier: a keyed hash of that hash.
     """
@@ -150,8 +152,9 @@ def find_traces(memory: EntityMemory, subject: Subject, known: Iterable[int] = (
     """
     others = _known_set(memory, subject, known)
     found = NO_TRACES
-    for column, identifier in subject.targets.tolist():
-        found = found.joined(_traces_of(memory, column, identifier, others))
+    for column, identifier, is_own in subject.targets.tolist():
+        traces = _traces_of(memory, column, identifier, others)
+        found = found.joined(traces if is_own else Traces(traces.entities, _NO_KEYS))
     return found
 
 
@@ -184,9 +187,9 @@ def traces_in_log(files: StateFiles, layout: StateLayout, subject: Subject, unti
             break
         with contextlib.suppress(CorruptStateError):
             words = read_segment(path, first, None).words
-            for column, identifier in subject.targets.tolist():
+            for column, identifier, is_own in subject.targets.tolist():
                 while not kernels.trace_in_log(
-                    words, HEADER_WORDS, layout.kinds, column, identifier, entities, transactions
+                    words, HEADER_WORDS, layout.kinds, column, identifier, is_own, entities, transactions
                 ):
                     entities, transactions = _larger(entities), _larger(transactions)
     return Traces(*(np.sort(each[each != 0]) for each in (entities, transactions)))
@@ -277,7 +280,7 @@ def records_of(subject: Subject, traces: Traces, erased_us: int) -> list[Words]:
         for what, keys in ((TRANSACTIONS, traces.transactions), (ENTITIES, traces.entities))
         for first in range(0, len(keys), _KEYS_PER_RECORD)
     ]
-    last = ([IDENTIFIERS, erased_us, len(subject.targets)], subject.targets.reshape(-1), subject.marks)
+    last = ([IDENTIFIERS, erased_us, len(subject.targets)], subject.targets[:, :2].reshape(-1), subject.marks)
     return [*records, np.concatenate(last).astype(np.int64)]
 
 
@@ -303,6 +306,8 @@ def apply_record(memory: EntityMemory, payload: Words, after: int) -> TakenOut:
         n = kernels.forget_transactions(pool, meta, table, memory.journal, memory.journal_index, kinds, keys)
         return TakenOut(n_transactions=n)
     if what == ENTITIES:
+        n_rows = min(int(meta[META_JOURNAL_NEXT]), len(memory.journal))
+        kernels.unname(memory.journal, kinds, n_rows, _set_of(keys.tolist()))
         return TakenOut(n_entities=kernels.forget_entities(pool, meta, table, kinds, keys))
     if what != IDENTIFIERS or len(keys) < 2 or not 0 <= keys[1] <= (len(keys) - 2) // 2:
         raise CorruptStateError(f"record {after - 1} says of an erasure what none is; upgrade fraudsdk")
@@ -350,7 +355,7 @@ class PartEraser:
 
     def __init__(self, layout: StateLayout, subject: Subject, known: Iterable[int] = ()) -> None:
         self._layout = layout
-        self._targets: list[tuple[int, int]] = [(column, its) for column, its in subject.targets.tolist()]
+        self._targets: list[tuple[int, int]] = [(column, its) for column, its, _ in subject.targets.tolist()]
         self._known = _set_of(known)
         self._no_table = np.zeros((1, 2), np.int64)
 

@@ -310,8 +310,8 @@ def logged_key(words, at, kind):
     return key if key != 0 else np.int64(1)
 
 
-@kernel("boolean(int64[::1], int64, int64[:, ::1], int64, int64, int64[::1], int64[::1])")
-def trace_in_log(words, at, kinds, column, identifier, entities, transactions):
+@kernel("boolean(int64[::1], int64, int64[:, ::1], int64, int64, int64, int64[::1], int64[::1])")
+def trace_in_log(words, at, kinds, column, identifier, is_own, entities, transactions):
     """
     Put the keys of what logged transactions say of an identifier into two sets.
 
@@ -323,6 +323,9 @@ def trace_in_log(words, at, kinds, column, identifier, entities, transactions):
         Where the first record begins.
     kinds
         Of the layout of the memory.
+    column, identifier : int64
+    is_own : int64
+        1: a transaction with the identifier in this column is the subject's own; 0: its entities alone are about the subject.
     entities, transactions : int64[2**n]
 
     Returns
@@ -340,8 +343,9 @@ def trace_in_log(words, at, kinds, column, identifier, entities, transactions):
         if words[at + RECORD_KIND] == EVENT and words[at + EVENT_INTS + column] == identifier:
             if 2 * (n_entities + kinds.shape[0]) > entities.shape[0] or 2 * n_transactions + 4 > transactions.shape[0]:
                 return False
-            n_transactions += put(transactions, words[at + EVENT_INTS + TRANSACTION_KEY])
-            if words[at + EVENT_INTS + ORIGINAL_KEY] != 0:
+            if is_own == 1:
+                n_transactions += put(transactions, words[at + EVENT_INTS + TRANSACTION_KEY])
+            if is_own == 1 and words[at + EVENT_INTS + ORIGINAL_KEY] != 0:
                 n_transactions += put(transactions, words[at + EVENT_INTS + ORIGINAL_KEY])
             for k in range(kinds.shape[0]):
                 if names_column(kinds[k], column):
@@ -399,6 +403,17 @@ def forget_entities(pool, meta, table, kinds, keys):
             forget(pool, table, meta, kinds, head)
             n += 1
     return n
+
+
+@kernel("void(int64[:, ::1], int64[:, ::1], int64, int64[::1])")
+def unname(journal, kinds, n_rows, keys):
+    """Take a set of entities out of the journal: transactions of others that named one name one less."""
+    journal, kinds, keys = borrowed(journal), borrowed(kinds), borrowed(keys)
+    for row in range(n_rows):
+        for k in range(kinds.shape[0]):
+            word = kinds[k, KIND_JOURNAL]
+            if word != 0 and journal[row, word] != 0 and contains(keys, journal[row, word]):
+                journal[row, word] = 0
 
 
 @device

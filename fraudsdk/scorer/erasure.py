@@ -49,6 +49,7 @@ from fraudsdk.errors import ConfigurationError
 from fraudsdk.features.engine import FeatureEngine
 from fraudsdk.scorer.compaction import recovered_from, require_decided
 from fraudsdk.scorer.kept_state import KeptState
+from fraudsdk.telemetry.clock import Clock
 
 # A transaction that nobody makes, to have identifiers encoded as those of any other.
 _NOBODYS: Final = {
@@ -57,6 +58,9 @@ _NOBODYS: Final = {
     "amount": "1",
     "event_time_us": 1_600_000_000_000_000,
 }
+
+# How often what a subject does during its erasure is erased too.
+_ROUNDS: Final = 3
 
 Identifiers = Mapping[str, str | Sequence[str]]
 
@@ -100,7 +104,7 @@ class Erased:
 
 class Tombstones:
     """
-    Tells transactions of what was erased.
+    Keeps what was erased from being remembered again.
 
     Parameters
     ----------
@@ -116,19 +120,23 @@ class Tombstones:
         self._erased_us: dict[int, int] = {}
 
     def cover(self, ints: npt.NDArray[np.int64]) -> bool:
-        """Whether an encoded transaction, ``int64[1, n_ints]``, names what was erased at its time or later."""
+        """
+        Whether an encoded transaction, ``int64[1, n_ints]``, is that of somebody who was erased at its time or later.
+
+        Where it is another's, and names such a one as its counterparty, that is taken out of it.
+        """
         if self._read is not self._memory.tombstones:
             self._read = self._memory.tombstones
             self._erased_us = marks_of(self._read)
         if not self._erased_us:
             return False
-        time_us = int(ints[0, EVENT_TIME_US])
-        named = zip(self._encoder.layout.identifiers, ints[0, FIRST_IDENTIFIER:].tolist(), strict=True)
-        return any(
-            time_us <= self._erased_us.get(mark_of(self._encoder, field, identifier), time_us - 1)
-            for field, identifier in named
-            if identifier
-        )
+        time_us, is_own = int(ints[0, EVENT_TIME_US]), False
+        for column, field in enumerate(self._encoder.layout.identifiers, FIRST_IDENTIFIER):
+            mark = mark_of(self._encoder, field, int(ints[0, column]))
+            if time_us <= self._erased_us.get(mark, time_us - 1):
+                is_own |= _is_own(field)
+                ints[0, column] = 0
+        return is_own
 
 
 def subject_of(encoder: Encoder, identifiers: Identifiers) -> Subject:
@@ -150,17 +158,26 @@ def subject_of(encoder: Encoder, identifiers: Identifiers) -> Subject:
     InvalidTransactionError
         One is no identifier.
     """
-    targets: list[tuple[int, int]] = []
+    targets: list[tuple[int, int, bool]] = []
     marks: list[int] = []
     for field, several in identifiers.items():
         columns = _columns_of(encoder, field)
         for text in [several] if isinstance(several, str) else several:
-            ints = _encoded(encoder, dict.fromkeys((encoder.layout.identifiers[column] for column in columns), text))
-            targets += [(FIRST_IDENTIFIER + column, int(ints[FIRST_IDENTIFIER + column])) for column in columns]
+            names = [encoder.layout.identifiers[place] for place in columns]
+            hashes = _encoded(encoder, dict.fromkeys(names, text))[FIRST_IDENTIFIER:]
+            targets += [
+                (FIRST_IDENTIFIER + place, int(hashes[place]), _is_own(name))
+                for place, name in zip(columns, names, strict=True)
+            ]
             marks.append(mark_of(encoder, field, targets[-1][1]))
     if not targets:
         raise ConfigurationError("nobody is named; say whom to erase, such as user_id")
     return Subject(np.array(targets, np.int64), np.array(marks, np.int64))
+
+
+def _is_own(field: str) -> bool:
+    """Whether a transaction belongs to what this field names; to a counterparty it does not."""
+    return hash_space(field) == field
 
 
 def mark_of(encoder: Encoder, field: str, identifier: int) -> int:
@@ -190,28 +207,34 @@ def erase_live(
     state: KeptState | None,
     lock: threading.Lock,
     identifiers: Identifiers,
-    now_us: int,
+    clock: Clock,
 ) -> Erased:
     """
     Erase a subject from what a scorer remembers, and keeps; see `fraudsdk.Scorer.erase`.
 
-    Takes the lock, and holds it for as long as the memory is searched.
+    Takes the lock, and holds it for as long as the memory is searched.  What the subject does meanwhile may be found in the
+    snapshot afterwards: it is erased with the rest.
     """
     memory, subject = engine.memory, subject_of(encoder, identifiers)
     partners = partners_of(encoder, memory, subject)
-    with lock:
-        traces, records = _planned(memory, subject, partners, now_us, state)
-        taken = TakenOut()
-        for record in records:
-            taken += apply_record(memory, record, 1 if state is None else state.keep_erasure(record))
-        engine.adopt_memory()
-        engine.forget_scratch()
+    known = NO_TRACES if state is None else state.logged_traces(subject)
+    taken, scanned = TakenOut(), tuple[Scanned, ...]()
+    for _ in range(_ROUNDS):
+        with lock:
+            traces, records = _planned(memory, subject, partners, known, clock.now_us(), state)
+            for record in records:
+                taken += apply_record(memory, record, 1 if state is None else state.keep_erasure(record))
+            engine.adopt_memory()
+            engine.forget_scratch()
+        if state is not None:
+            snapshot, logged = state.finish_erasure(subject)
+            known = traces.joined(logged)
+            scanned = scan_files([snapshot], subject, known)
+        if not any(each.n_found for each in scanned):
+            break
+    erased_us = int(records[-1][1])
     unsearched = unsearched_kinds(memory.layout, subject)
-    scanned: tuple[Scanned, ...] = ()
-    if state is not None:
-        snapshot, logged = state.finish_erasure(subject)
-        scanned = scan_files([snapshot], subject, traces.joined(logged))
-    return Erased(taken.n_entities, taken.n_transactions, taken.n_mentions, now_us, scanned, unsearched)
+    return Erased(taken.n_entities, taken.n_transactions, taken.n_mentions, erased_us, scanned, unsearched)
 
 
 def erase_kept(directory: StateDirectory, config: ScorerConfig, identifiers: Identifiers, now_us: int) -> Erased:
@@ -258,12 +281,17 @@ def _all_files(directory: StateDirectory) -> list[Path]:
 
 
 def _planned(
-    memory: EntityMemory, subject: Subject, partners: Iterable[int], now_us: int, state: KeptState | None
+    memory: EntityMemory,
+    subject: Subject,
+    partners: Iterable[int],
+    known: Traces,
+    now_us: int,
+    state: KeptState | None,
 ) -> tuple[Traces, list[Words]]:
     """What is about a subject, and the records that say so, for which the log has room.  Called under the lock."""
     traces, records, is_current = NO_TRACES, list[Words](), False
     while not is_current:  # to wait for room lets the lock go
-        traces = find_traces(memory, subject, partners)
+        traces = find_traces(memory, subject, partners).joined(known)
         records = records_of(subject, traces, now_us)
         is_current = state is None or state.wait_for_room_for_erasure(records)
     return traces, records

@@ -163,6 +163,13 @@ class KeptState:
         log_kernels.log_words(self.words, ERASURE, record)
         return self.log.sequence
 
+    def logged_traces(self, subject: Subject) -> Traces:
+        """What the log says about a subject, as far as it is with the system; not under the lock."""
+        with self._lock:
+            self.log.wait_until_durable(self.log.sequence, _ERASURE_S)
+        with self._snapshots:  # which remove files
+            return traces_in_log(self._directory, self._engine.memory.layout, subject)
+
     def finish_erasure(self, subject: Subject) -> tuple[Path, Traces]:
         """
         Take a snapshot of everything until now, and remove every file from before; not under the lock.

@@ -463,7 +463,7 @@ class Scorer:
         -------
         Decisions wait while the memory is searched: half a second for a million entities.
         """
-        return erase_live(self._encoder, self._engine, self._state, self._lock, identifiers, self._clock.now_us())
+        return erase_live(self._encoder, self._engine, self._state, self._lock, identifiers, self._clock)
 
     def counters(self) -> dict[str, int]:
         """What has happened so far, by name: events, evictions, late events, duplicates, degraded decisions, ..."""
