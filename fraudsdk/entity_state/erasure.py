@@ -236,7 +236,7 @@ def _traces_of(memory: EntityMemory, column: int, identifier: int, known: Words)
     entities = _set_of(out[:n].tolist())
     n_rows = min(int(memory.meta[META_JOURNAL_NEXT]), len(memory.journal))
     while True:
-        n, n_added = kernels.find_transactions(memory.journal, kinds, n_rows, column, entities, out)
+        n, n_added = kernels.find_transactions(memory.journal, kinds, n_rows, column, identifier, entities, out)
         if n_added == kernels.FULL:
             entities = _larger(entities)
         elif n > len(out):

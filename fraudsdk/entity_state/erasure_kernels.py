@@ -250,8 +250,31 @@ def find_entities(pool, meta, table, kinds, column, identifier, known, out):
     return n
 
 
-@kernel("UniTuple(int64, 2)(int64[:, ::1], int64[:, ::1], int64, int64, int64[::1], int64[::1])")
-def find_transactions(journal, kinds, n_rows, column, keys, out):
+@device
+def journalled_identifier(journal, row, kinds, column):
+    """The identifier of a column, where a row of the journal has the key of its own entity; else 0."""
+    for k in range(kinds.shape[0]):
+        word = kinds[k, KIND_JOURNAL]
+        if word != 0 and kinds[k, KIND_COMPONENTS] == 1 and kinds[k, KIND_COMPONENT_0] == column:
+            return np.int64(0) if journal[row, word] == 0 else unmix64(journal[row, word]) ^ kinds[k, KIND_SALT]
+    return np.int64(0)
+
+
+@device
+def is_joined(journal, row, kinds, k, column, identifier):
+    """Whether a row of the journal has the key that an identifier makes with the others which the row tells."""
+    key, kind = kinds[k, KIND_SALT], kinds[k]
+    for c in range(kind[KIND_COMPONENTS]):
+        other = kind[KIND_COMPONENT_0 + c]
+        its = identifier if other == column else journalled_identifier(journal, row, kinds, other)
+        if its == 0:
+            return False
+        key = mix64(key ^ its)
+    return key == journal[row, kind[KIND_JOURNAL]]
+
+
+@kernel("UniTuple(int64, 2)(int64[:, ::1], int64[:, ::1], int64, int64, int64, int64[::1], int64[::1])")
+def find_transactions(journal, kinds, n_rows, column, identifier, keys, out):
     """
     Transactions of the entities of an identifier, and the other entities that they say are of it.
 
@@ -262,8 +285,8 @@ def find_transactions(journal, kinds, n_rows, column, keys, out):
         Of its layout.
     n_rows : int64
         Of the journal in use.
-    column : int64
-        Where in a transaction the identifier is.
+    column, identifier : int64
+        Where in a transaction, and its keyed hash.
     keys : int64[2**n]
         A set of entities; those of the rows are added, so that a second look may find more.
     out : int64[m]
@@ -283,7 +306,7 @@ def find_transactions(journal, kinds, n_rows, column, keys, out):
         for k in range(kinds.shape[0]):
             word = kinds[k, KIND_JOURNAL]
             if word != 0 and journal[row, word] != 0 and names_column(kinds[k], column):
-                is_ours |= contains(keys, journal[row, word])
+                is_ours |= contains(keys, journal[row, word]) or is_joined(journal, row, kinds, k, column, identifier)
         if not is_ours:
             continue
         if n < out.shape[0]:
