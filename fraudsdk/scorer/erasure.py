@@ -15,14 +15,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import product
+from string import ascii_uppercase
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from fraudsdk.config import ScorerConfig
-from fraudsdk.domain.countries import COUNTRY_SPELLINGS
 from fraudsdk.domain.fields import EVENT_TIME_US, FIRST_IDENTIFIER, IDENTIFIERS
 from fraudsdk.encoding.encoder import Encoder
 from fraudsdk.encoding.hashing import hash_space
@@ -187,7 +187,8 @@ def mark_of(encoder: Encoder, field: str, identifier: int) -> int:
 
 def partners_of(encoder: Encoder, memory: EntityMemory, subject: Subject) -> list[int]:
     """
-    Keyed hashes of whatever can make a pair with a subject and is no entity: values of the vocabulary, and all countries.
+    Keyed hashes of whatever can make a pair with a subject and is no entity: values of the vocabulary, and every code of a
+    country that a standard could give.
     """
     layout, hashes = encoder.layout, []
     for column in sorted(partners_without_entities(memory.layout, subject)):
@@ -196,7 +197,7 @@ def partners_of(encoder: Encoder, memory: EntityMemory, subject: Subject) -> lis
             continue
         values = dict.fromkeys(encoder.vocabulary.codes(field))
         if hash_space(field) == "country":
-            values |= dict.fromkeys(COUNTRY_SPELLINGS.values())
+            values |= dict.fromkeys(map("".join, product(ascii_uppercase, repeat=2)))
         hashes += [int(_encoded(encoder, {field: value})[column]) for value in values]
     return hashes
 
@@ -227,9 +228,9 @@ def erase_live(
             engine.adopt_memory()
             engine.forget_scratch()
         if state is not None:
-            snapshot, logged = state.finish_erasure(subject)
+            files, logged = state.finish_erasure(subject)
             known = traces.joined(logged)
-            scanned = scan_files([snapshot], subject, known)
+            scanned = scan_files(files, subject, known)
         if not any(each.n_found for each in scanned):
             break
     erased_us = int(records[-1][1])
@@ -271,13 +272,9 @@ def erase_kept(directory: StateDirectory, config: ScorerConfig, identifiers: Ide
     require_decided(directory, len(undecided))
     # The erasure is a change like any other: files from before it have other names than those from after it.
     keep_erased(directory, kept.identity, memory, kept.recorder.words, sequence + 1)
-    scanned = scan_files(_all_files(directory), subject, traces)
+    scanned = scan_files(directory.files(), subject, traces)
     unsearched = unsearched_kinds(memory.layout, subject)
     return Erased(taken.n_entities, taken.n_transactions, taken.n_mentions, now_us, scanned, unsearched)
-
-
-def _all_files(directory: StateDirectory) -> list[Path]:
-    return sorted(path for path in directory.path.iterdir() if path.is_file())
 
 
 def _planned(

@@ -170,7 +170,7 @@ class KeptState:
         with self._snapshots:  # which remove files
             return traces_in_log(self._directory, self._engine.memory.layout, subject)
 
-    def finish_erasure(self, subject: Subject) -> tuple[Path, Traces]:
+    def finish_erasure(self, subject: Subject) -> tuple[list[Path], Traces]:
         """
         Take a snapshot of everything until now, and remove every file from before; not under the lock.
 
@@ -178,7 +178,8 @@ class KeptState:
 
         Returns
         -------
-        snapshot : Path
+        files : list of Path
+            All but the segments that are written from now on: the snapshot alone.
         logged : Traces
             What the log had said about the subject.
 
@@ -195,7 +196,9 @@ class KeptState:
                 logged = traces_in_log(self._directory, self._engine.memory.layout, subject, end)
                 engine, recorder = self._make_engine(), DecisionRecorder()
                 recover(self._directory, self._identity, engine, recorder, until=end)
-                return keep_erased(self._directory, self._identity, engine.memory, recorder.words, end), logged
+                keep_erased(self._directory, self._identity, engine.memory, recorder.words, end)
+                later = {path for first, path in self._directory.segments() if first >= end}
+                return [path for path in self._directory.files() if path not in later], logged
         except (OSError, StateError, StateUnavailableError) as error:
             raise StateUnavailableError(
                 f"what is remembered was erased, and files of {self._directory.path} from before are still there: {error}; "
