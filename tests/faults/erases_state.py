@@ -21,12 +21,12 @@ ERASE_EVERY = 60
 
 
 def plan_with_erasures(n: int, seed: int) -> list[tuple[dict, str]]:
-    """Transactions in the order of their arrival, each with whom to erase after it, if anybody; who was erased is not seen again."""
+    """Transactions in the order of their arrival, each with whom to erase after it, if anybody: who is not seen again."""
     steps: list[tuple[dict, str]] = []
     gone: set[str] = set()
     seen: dict[str, int] = {}
     for transaction in plan(n, seed):
-        if transaction["user_id"] in gone:
+        if transaction["user_id"] in gone or transaction.get("counterparty_id") in gone:
             continue
         seen[transaction["user_id"]] = seen.get(transaction["user_id"], 0) + 1
         whom = ""

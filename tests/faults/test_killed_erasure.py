@@ -109,7 +109,6 @@ def test_a_killed_host_has_erased_somebody_or_has_not(tmp_path, artefact, steps,
 
         # Whoever opens the directory finds what a host remembers that was never killed, of a prefix
         shutil.copytree(state_dir, looked_at)
-        left = set(looked_at.iterdir())
         config = ScorerConfig(model=artefact, hash_key=HASH_KEY, state_dir=looked_at, durability=durability)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # what was torn, and what was left of an erasure
