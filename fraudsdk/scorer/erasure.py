@@ -45,7 +45,7 @@ from fraudsdk.entity_state.erasure import (
 from fraudsdk.entity_state.log_format import Words
 from fraudsdk.entity_state.memory import EntityMemory
 from fraudsdk.entity_state.state_directory import StateDirectory
-from fraudsdk.errors import ConfigurationError
+from fraudsdk.errors import ConfigurationError, InvalidTransactionError
 from fraudsdk.features.engine import FeatureEngine
 from fraudsdk.scorer.compaction import recovered_from, require_decided
 from fraudsdk.scorer.kept_state import KeptState
@@ -55,10 +55,10 @@ from fraudsdk.telemetry.clock import Clock
 _NOBODYS: Final = {
     "transaction_id": "an erasure",
     "user_id": "nobody",
+    "device_id": "nobody",
     "amount": "1",
     "event_time_us": 1_600_000_000_000_000,
 }
-
 # How often what a subject does during its erasure is erased too.
 _ROUNDS: Final = 3
 
@@ -165,6 +165,8 @@ def subject_of(encoder: Encoder, identifiers: Identifiers) -> Subject:
         for text in [several] if isinstance(several, str) else several:
             names = [encoder.layout.identifiers[place] for place in columns]
             hashes = _encoded(encoder, dict.fromkeys(names, text))[FIRST_IDENTIFIER:]
+            if not hashes[columns[0]]:
+                raise InvalidTransactionError(field, "names nobody", "give it as it is sent")
             targets += [
                 (FIRST_IDENTIFIER + place, int(hashes[place]), _is_own(name))
                 for place, name in zip(columns, names, strict=True)
@@ -307,6 +309,9 @@ def _columns_of(encoder: Encoder, field: str) -> list[int]:
 def _encoded(encoder: Encoder, fields: Mapping[str, Any]) -> npt.NDArray[np.int64]:
     """The row of a transaction with these fields."""
     ints, numbers = encoder.empty(1)
-    encoder.encode(encoder.prepare({**_NOBODYS, **fields}), ints, numbers)
+    try:
+        encoder.encode(encoder.prepare({**_NOBODYS, **fields}), ints, numbers)
+    except InvalidTransactionError as error:  # about the field: there is no transaction
+        raise InvalidTransactionError(error.field, error.problem, error.remedy) from None
     row: npt.NDArray[np.int64] = ints[0]
     return row

@@ -227,7 +227,7 @@ def _summary_lines(found: Survey) -> Iterator[str]:
             "snapshot"
         )
         if newest.head.n_tombstones:
-            yield f"erased      {newest.head.n_tombstones:,} identifiers; their tombstones stay"
+            yield f"tombstones  {newest.head.n_tombstones:,}, of identifiers that were erased"
         yield (
             f"bounds      {newest.head.max_entities:,} entities, {newest.head.journal_capacity:,} transactions in the journal"
         )
