@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from fraudsdk.errors import ConfigurationError
 
@@ -23,9 +24,16 @@ _FIELDS = {
 
 
 def add_identifiers(parser: argparse.ArgumentParser) -> None:
-    """An option for every kind of identifier; each may be given more than once."""
+    """An option for every kind of identifier, each may be given more than once; and one for all that were erased elsewhere."""
     for option, field in _FIELDS.items():
         parser.add_argument(f"--{option}", dest=field, metavar="ID", action="append", help=f"as it is sent as {field}")
+
+    parser.add_argument(
+        "--as-in",
+        metavar="DIR",
+        type=Path,
+        help="erase from a restored backup whoever was erased in this state directory",
+    )
 
 
 def identifiers_of(args: argparse.Namespace) -> dict[str, list[str]]:
@@ -35,9 +43,11 @@ def identifiers_of(args: argparse.Namespace) -> dict[str, list[str]]:
     Raises
     ------
     ConfigurationError
-        Nothing was.
+        Nothing was, or more than can be meant together.
     """
     given = {field: getattr(args, field) for field in _FIELDS.values() if getattr(args, field)}
-    if not given:
+    if given and args.as_in:
+        raise ConfigurationError("--as-in names whom to erase, and so does another option; run the command twice")
+    if not given and not args.as_in:
         raise ConfigurationError("nobody is named; say whom to erase, as --user ID, --card ID, --device ID, ...")
     return given

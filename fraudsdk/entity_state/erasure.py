@@ -35,10 +35,10 @@ from fraudsdk.entity_state.layout import (
 )
 from fraudsdk.entity_state.log_format import HEADER_WORDS, RECORD_SEQUENCE, RECORD_WORDS, Words
 from fraudsdk.entity_state.log_reader import read_segment
-from fraudsdk.entity_state.memory import EntityMemory
+from fraudsdk.entity_state.memory import TOMBSTONE_WORDS, EntityMemory
 from fraudsdk.entity_state.snapshot import DecisionWords, read_snapshot, write_snapshot
 from fraudsdk.entity_state.state_directory import StateDirectory, StateFiles, StateIdentity
-from fraudsdk.errors import CorruptStateError
+from fraudsdk.errors import CorruptStateError, StateError
 
 # What a record of an erasure says, in its first word; keys follow.
 TRANSACTIONS: Final = 1
@@ -193,6 +193,23 @@ def traces_in_log(files: StateFiles, layout: StateLayout, subject: Subject, unti
                 ):
                     entities, transactions = _larger(entities), _larger(transactions)
     return Traces(*(np.sort(each[each != 0]) for each in (entities, transactions)))
+
+
+def identifiers_in(memory: EntityMemory, files: StateFiles, column: int) -> Words:
+    """The keyed hashes in a column of transactions, of all that a memory and a log still tell."""
+    layout, keys = memory.layout, np.zeros(_FIRST_SET, np.int64)
+    while not kernels.know_alone(memory.pool, memory.meta, layout.kinds, column, keys):
+        keys = _larger(keys)
+    wanted = np.array([column], np.int64)
+    while kernels.FULL == kernels.know_counted(memory.pool, memory.meta, layout.kinds, layout.distincts, wanted, keys):
+        keys = _larger(keys)
+    for first, path in files.segments():
+        with contextlib.suppress(CorruptStateError):
+            words = read_segment(path, first, None).words
+            while not kernels.know_logged(words, HEADER_WORDS, column, keys):
+                keys = _larger(keys)
+    told: Words = keys[keys != 0]
+    return told
 
 
 def partners_without_entities(layout: StateLayout, subject: Subject) -> set[int]:
@@ -489,6 +506,25 @@ def _scanned(path: Path, patterns: Words) -> Scanned:
                 first = n_bytes - len(tail) + at
             n_found, n_bytes, tail = n_found + n, n_bytes + len(chunk), bytes(octets[-7:])
     return Scanned(path.name, n_bytes, n_found, first)
+
+
+def tombstones_in(files: StateFiles) -> tuple[StateIdentity, npt.NDArray[np.int64]]:
+    """
+    The tombstones of a directory, and what it was kept with.
+
+    Raises
+    ------
+    StateError
+        No snapshot there can be read; one is taken with every erasure.
+    """
+    files.require_state()
+    for _, path in reversed(files.snapshots()):
+        with contextlib.suppress(CorruptStateError):
+            snapshot, sections = read_snapshot(path)
+            return snapshot.identity, sections[-1].reshape(-1, TOMBSTONE_WORDS)
+    raise StateError(
+        f"{files.path} has no snapshot, so that nobody was erased there; name the directory with the erasures"
+    )
 
 
 def erased_until_us(tombstones: npt.NDArray[np.int64]) -> int:

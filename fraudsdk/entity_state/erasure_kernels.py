@@ -215,6 +215,38 @@ def know_counted(pool, meta, kinds, distincts, columns, known):
     return n
 
 
+@kernel("boolean(int64[::1], int64[::1], int64[:, ::1], int64, int64[::1])")
+def know_alone(pool, meta, kinds, column, known):
+    """Put the identifiers of the entities of one column into a set; False where it is too small."""
+    pool, meta, kinds, known = borrowed(pool), borrowed(meta), borrowed(kinds), borrowed(known)
+    n, head = np.int64(0), meta[META_OLDEST]
+    for i in range(known.shape[0]):
+        n += known[i] != 0
+    while head != 0:
+        kind = kinds[pool[head + HEAD_KIND]]
+        if kind[KIND_COMPONENTS] == 1 and kind[KIND_COMPONENT_0] == column:
+            if 2 * n >= known.shape[0]:
+                return False
+            n += put(known, unmix64(pool[head + HEAD_KEY]) ^ kind[KIND_SALT])
+        head = pool[head + HEAD_NEWER]
+    return True
+
+
+@kernel("boolean(int64[::1], int64, int64, int64[::1])")
+def know_logged(words, at, column, known):
+    """Put the identifiers that logged transactions have in a column into a set; False where it is too small."""
+    words, known, n = borrowed(words), borrowed(known), np.int64(0)
+    for i in range(known.shape[0]):
+        n += known[i] != 0
+    while at < words.shape[0]:
+        if words[at + RECORD_KIND] == EVENT and words[at + EVENT_INTS + column] != 0:
+            if 2 * n >= known.shape[0]:
+                return False
+            n += put(known, words[at + EVENT_INTS + column])
+        at += words[at] & _LOW
+    return True
+
+
 @kernel("int64(int64[::1], int64[::1], int64[:, ::1], int64[:, ::1], int64, int64, int64[::1], int64[::1])")
 def find_entities(pool, meta, table, kinds, column, identifier, known, out):
     """

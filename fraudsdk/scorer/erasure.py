@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Final
 
@@ -33,21 +34,24 @@ from fraudsdk.entity_state.erasure import (
     TakenOut,
     Traces,
     apply_record,
+    bury,
     find_traces,
+    identifiers_in,
     keep_erased,
     marks_of,
     partners_without_entities,
     records_of,
     scan_files,
+    tombstones_in,
     traces_in_log,
     unsearched_kinds,
 )
 from fraudsdk.entity_state.log_format import Words
 from fraudsdk.entity_state.memory import EntityMemory
-from fraudsdk.entity_state.state_directory import StateDirectory
-from fraudsdk.errors import ConfigurationError, InvalidTransactionError
+from fraudsdk.entity_state.state_directory import StateDirectory, StateFiles
+from fraudsdk.errors import ConfigurationError, InvalidTransactionError, StateError
 from fraudsdk.features.engine import FeatureEngine
-from fraudsdk.scorer.compaction import recovered_from, require_decided
+from fraudsdk.scorer.compaction import Kept, recovered_from, require_decided
 from fraudsdk.scorer.kept_state import KeptState
 from fraudsdk.telemetry.clock import Clock
 
@@ -263,20 +267,75 @@ def erase_kept(directory: StateDirectory, config: ScorerConfig, identifiers: Ide
         The snapshot cannot be written.  What was there before still is.
     """
     kept = recovered_from(directory, config)
-    encoder, engine, memory = kept.encoder, kept.engine, kept.engine.memory
-    subject, sequence = subject_of(encoder, identifiers), kept.found.sequence
+    subject = subject_of(kept.encoder, identifiers)
+    return _erase(directory, kept, subject, [(mark, now_us) for mark in subject.marks.tolist()])
+
+
+def erase_as_in(directory: StateDirectory, config: ScorerConfig, other: Path) -> Erased:
+    """
+    Erase from a directory, one that was restored from a backup, whoever was erased in another, as of then.
+
+    Parameters
+    ----------
+    directory : StateDirectory
+    config : ScorerConfig
+        As the scorer has it.
+    other : Path
+        A state directory; a scorer may be writing to it.
+
+    Raises
+    ------
+    StateError
+        The other one was kept with another key, or has no snapshot; else as `erase_kept`.
+    """
+    identity, tombstones = tombstones_in(StateFiles(other))
+    kept = recovered_from(directory, config)
+    if identity.key != kept.identity.key:
+        raise StateError(f"{other} was kept with another hash_key than {directory.path}; name one that has the same")
+    there = marks_of(kept.engine.memory.tombstones)
+    wanted = [
+        (mark, erased_us)
+        for mark, erased_us in marks_of(tombstones).items()
+        if there.get(mark, erased_us - 1) < erased_us
+    ]
+    return _erase(directory, kept, _subject_of_marks(kept, directory, [mark for mark, _ in wanted]), wanted)
+
+
+def _subject_of_marks(kept: Kept, directory: StateDirectory, marks: Sequence[int]) -> Subject:
+    """Whose tombstones these are, of all whose identifiers a directory still tells."""
+    encoder, memory, wanted = kept.encoder, kept.engine.memory, set(marks)
+    targets: list[tuple[int, int, bool]] = []
+    for field in dict.fromkeys(hash_space(name) for name in encoder.layout.identifiers if name in IDENTIFIERS):
+        columns = _columns_of(encoder, field)
+        told = {
+            its for place in columns for its in identifiers_in(memory, directory, FIRST_IDENTIFIER + place).tolist()
+        }
+        targets += [
+            (FIRST_IDENTIFIER + place, identifier, _is_own(encoder.layout.identifiers[place]))
+            for identifier in sorted(told)
+            if mark_of(encoder, field, identifier) in wanted
+            for place in columns
+        ]
+    return Subject(np.array(targets, np.int64).reshape(-1, 3), np.array(marks, np.int64))
+
+
+def _erase(directory: StateDirectory, kept: Kept, subject: Subject, tombstones: Sequence[tuple[int, int]]) -> Erased:
+    """Erase a subject, with its marks and times, from what was recovered, and keep what is left."""
+    encoder, engine, memory, sequence = kept.encoder, kept.engine, kept.engine.memory, kept.found.sequence
     traces = find_traces(memory, subject, partners_of(encoder, memory, subject))
     traces = traces.joined(traces_in_log(directory, memory.layout, subject))
-    taken = TakenOut()
-    for record in records_of(subject, traces, now_us):
+    erased_us, taken = max((each for _, each in tombstones), default=0), TakenOut()
+    for record in records_of(subject, traces, erased_us):
         taken += apply_record(memory, record, sequence + 1)
+    for mark, each_us in tombstones:
+        bury(memory, np.array([mark], np.int64), each_us, sequence + 1)
     undecided = [each for each in kept.found.undecided if engine.lacks_verdict(each.journal_row, each.key)]
     require_decided(directory, len(undecided))
     # The erasure is a change like any other: files from before it have other names than those from after it.
     keep_erased(directory, kept.identity, memory, kept.recorder.words, sequence + 1)
     scanned = scan_files(directory.files(), subject, traces)
     unsearched = unsearched_kinds(memory.layout, subject)
-    return Erased(taken.n_entities, taken.n_transactions, taken.n_mentions, now_us, scanned, unsearched)
+    return Erased(taken.n_entities, taken.n_transactions, taken.n_mentions, erased_us, scanned, unsearched)
 
 
 def _planned(

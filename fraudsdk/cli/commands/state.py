@@ -354,13 +354,16 @@ def _compact(args: argparse.Namespace) -> None:
 
 def _erase(args: argparse.Namespace) -> int:
     from fraudsdk.entity_state.survey import survey
-    from fraudsdk.scorer.erasure import erase_kept
+    from fraudsdk.scorer.erasure import erase_as_in, erase_kept
     from fraudsdk.telemetry.clock import SYSTEM_CLOCK
 
     identifiers, hash_key = identifiers_of(args), hash_key_of(args.hash_key_file)
     with _locked(args.directory) as directory, _saying_what_is_full(args.directory):
         config = _config_of(args, hash_key, survey(directory))
-        erased = erase_kept(directory, config, identifiers, SYSTEM_CLOCK.now_us())
+        if args.as_in is None:
+            erased = erase_kept(directory, config, identifiers, SYSTEM_CLOCK.now_us())
+        else:
+            erased = erase_as_in(directory, config, args.as_in)
     for line in _erased_lines(erased):
         say(line)
     for kind in erased.unsearched:

@@ -180,3 +180,16 @@ def test_another_key_erases_nothing(kept, artefact, tmp_path, capsys, user):
 
     assert 2 == code and "another hash_key" in capsys.readouterr().err
     assert before == {path.name: path.read_bytes() for path in kept.iterdir()}
+
+
+def test_a_restored_backup_is_erased_as_another_directory_was(kept, made, erase, user, artefact, tmp_path, capsys):
+    backup = shutil.copytree(made, tmp_path / "backup")
+    erase("--user", user)
+    means = ["--model", str(artefact), "--hash-key-file", str(tmp_path / "key")]
+
+    assert 0 == main(["state", "erase", str(backup), "--as-in", str(kept), *means])
+
+    assert "nobody" not in capsys.readouterr().out
+    assert [] == files_with(backup, keyed_hasher("user_id", HASH_KEY)(user).to_bytes(8, "little", signed=True))
+    assert 2 == main(["state", "erase", str(backup), "--as-in", str(kept), "--user", user, *means])
+    assert "run the command twice" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,7 @@ from fraudsdk.errors import ConfigurationError, InvalidTransactionError, StateEr
 from fraudsdk.scorer import compaction, kept_state
 from fraudsdk.scorer import erasure as scorer_erasure
 from fraudsdk.scorer.compaction import compact
-from fraudsdk.scorer.erasure import erase_kept
+from fraudsdk.scorer.erasure import erase_as_in, erase_kept
 from fraudsdk.testing.clock import ManualClock
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -560,6 +561,45 @@ def test_tombstones_outlive_compactions(kept, config, clock, opened):
 
     assert 1 == len(last._engine.memory.tombstones)
     assert "erased" in last.score(purchase(8)).degraded_because
+
+
+def test_a_restored_backup_loses_who_was_erased_since(kept, config, clock, opened, tmp_path, artefact):
+    # Given a backup, and u-1, d-2 and somebody unknown erased after it
+    state_dir, keys = kept
+    shutil.copytree(state_dir, tmp_path / "backup")
+    first = erase_in(state_dir, config, clock, user_id="u-1")
+    clock.advance_us(60_000_000)
+    erase_in(state_dir, config, clock, device_id="d-2", ip="10.9.9.9")
+    # When the backup is to lose whom the directory has lost
+    backup = StateDirectory(tmp_path / "backup")
+    erased = erase_as_in(backup, config, state_dir)
+    again = erase_as_in(backup, config, state_dir)
+    backup.close()
+
+    # Then it has, with the same tombstones, and a second time there is nobody
+    assert erased.was_known and not again.was_known and 0 == erased.n_found
+    assert [] == betraying(tmp_path / "backup", keys)
+    restored = opened(ScorerConfig(model=artefact, hash_key=KEY, state_dir=tmp_path / "backup"))
+    left = opened()
+    assert {tuple(row) for row in left._engine.memory.tombstones[:, :2].tolist()} == {
+        tuple(row) for row in restored._engine.memory.tombstones[:, :2].tolist()
+    }
+    assert first.erased_us in left._engine.memory.tombstones[:, 1]
+    assert left.counters()["entities"] == restored.counters()["entities"]
+    assert "erased" in restored.score(purchase(8)).degraded_because
+    assert restored.score(purchase(3)).duplicate
+
+
+def test_a_directory_of_another_key_says_nothing_of_who_was_erased(kept, config, clock, tmp_path, artefact):
+    directory, other = StateDirectory(kept[0]), StateDirectory(tmp_path / "other")
+    other_config = ScorerConfig(model=artefact, hash_key=KEY * 2)
+    with pytest.raises(StateError, match="holds no state"):
+        erase_as_in(directory, config, other.path)
+    erase_kept(other, other_config, {"user_id": "u-1"}, clock.now_us())
+    with pytest.raises(StateError, match="was kept with another hash_key"):
+        erase_as_in(directory, config, other.path)
+    for each in (directory, other):
+        each.close()
 
 
 def test_the_scan_of_the_library_agrees_with_that_of_the_test(kept):
