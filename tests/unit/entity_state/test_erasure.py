@@ -27,7 +27,15 @@ from fraudsdk.entity_state.erasure import (
     unsearched_kinds,
 )
 from fraudsdk.entity_state.kernels import mix64
-from fraudsdk.entity_state.layout import KIND_COMPONENT_0, KIND_SALT, META_BUMP, META_ENTITIES, META_EVICTED
+from fraudsdk.entity_state.layout import (
+    KIND_COMPONENT_0,
+    KIND_JOURNAL,
+    KIND_SALT,
+    META_BUMP,
+    META_ENTITIES,
+    META_EVICTED,
+    META_JOURNAL_NEXT,
+)
 from fraudsdk.entity_state.log_format import MAX_RECORD_WORDS, RECORD_WORDS
 from fraudsdk.entity_state.parts import PartCodec, Taken, keys_of
 from fraudsdk.errors import CorruptStateError
@@ -231,6 +239,48 @@ def test_the_journal_goes_on_after_an_erasure():
     # Then it knows the last ten and no others
     assert [True] * 10 == [driver.label(event.transaction, is_fraud=True) for event in sent[30:]]
     assert not any(driver.label(event.transaction, is_fraud=True) for event in sent[:30])
+
+
+def test_an_event_that_others_keep_does_not_tell_whose_transaction_it_was():
+    sent = list(events(100, seed=12))
+    driver = driver_after(sent)
+    pool, high = driver.engine.memory.pool, ~np.int64(0xFFFFFFFF)
+    tags = [key_of(event.transaction) & int(high) for event in sent if event.texts["user_id"] == "u1"]
+    assert np.isin(pool & high, tags).any()
+
+    erase(driver, subject(driver, "user_id", "u1"))
+
+    assert not np.isin(pool & high, tags).any()
+
+
+def test_of_another_ones_transaction_the_name_goes_and_the_rest_stays():
+    # Given a column that names whom a transaction is with, not whose it is
+    sent = list(events(100, seed=13))
+    driver = driver_after(sent)
+    column, key, _ = subject(driver, "device_id", "d1").targets[0].tolist()
+    who = Subject(np.array([[column, key, False]]), np.array([77]))
+    _, taken = erase(driver, who)
+
+    # Then its entities are gone, and nobody's transactions
+    assert 0 == taken.n_transactions < taken.n_entities
+    joined = driver.engine.memory.layout.kinds[-2, KIND_JOURNAL]
+    assert 0 == betrayed(driver.engine.memory, {key})
+    named = driver.engine.memory.journal[: len(sent), joined] != 0
+    assert [event.texts["device_id"] != "d1" for event in sent] == named.tolist()
+    assert all(driver.label(event.transaction, is_fraud=True) for event in sent)
+
+
+def test_a_row_that_was_emptied_is_no_transaction_once_the_memory_is_restored():
+    driver = driver_after(events(60, seed=14))
+    erase(driver, subject(driver, "user_id", "u1"))
+    memory, other = driver.engine.memory, driver_after([])
+    bump, n_rows = memory.meta[META_BUMP], memory.meta[META_JOURNAL_NEXT]
+
+    other.engine.memory.restore(memory.meta, memory.pool[:bump], memory.journal[:n_rows], len(memory.journal))
+    other.engine.adopt_memory()
+
+    assert not other.engine.label(0, is_fraud=True)
+    assert sorted(memory.journal_index.tolist()) == sorted(other.engine.memory.journal_index.tolist())
 
 
 def test_somebody_unknown_has_a_tombstone_all_the_same():
