@@ -28,13 +28,29 @@ from fraudsdk.entity_state.erasure import (
 )
 from fraudsdk.entity_state.kernels import mix64
 from fraudsdk.entity_state.layout import (
+    DISTINCT_WORDS,
+    HEAD_KIND,
     KIND_COMPONENT_0,
+    KIND_DISTINCT,
+    KIND_DISTINCTS,
+    KIND_HEAD_WORDS,
     KIND_JOURNAL,
+    KIND_RING,
+    KIND_RING_COLUMNS,
     KIND_SALT,
+    KIND_TILE_WORDS,
     META_BUMP,
     META_ENTITIES,
     META_EVICTED,
+    META_FREE,
     META_JOURNAL_NEXT,
+    META_SKETCHES,
+    META_TILE_LADDERS,
+    RING_WORDS,
+    SIZE_CLASSES,
+    SKETCH_RANKS,
+    SKETCH_REGISTERS,
+    SKETCHED,
 )
 from fraudsdk.entity_state.log_format import MAX_RECORD_WORDS, RECORD_WORDS
 from fraudsdk.entity_state.parts import PartCodec, Taken, keys_of
@@ -188,6 +204,59 @@ def test_no_word_of_the_memory_is_about_it_any_more(seed, n):
     assert named == taken.n_transactions == len(traces.transactions)
     assert keys - {key_of("u1")} == {*traces.entities.tolist(), *traces.transactions.tolist()}
     assert 0 == betrayed(driver.engine.memory, keys)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10**6), n=st.integers(100, 500))
+def test_nor_is_any_where_most_was_forgotten_for_want_of_room(seed, n):
+    # Given chunks that were given back and given to others, larger and smaller
+    sent = list(events(n, seed, users=30))
+    driver = Driver(FEATURES, max_entities=110, journal_capacity=200)
+    for event in sent:
+        driver.observe(event)
+    assert driver.engine.memory.meta[META_EVICTED] > 0
+
+    erase(driver, subject(driver, "user_id", "u1"))
+
+    assert 0 == betrayed(driver.engine.memory, keys_about(driver, "u1", sent))
+
+
+def in_use(memory) -> np.ndarray:
+    """Which words of a pool something reads."""
+    pool, meta, used = memory.pool, memory.meta, np.zeros(memory.meta[META_BUMP], bool)
+    for free in meta[META_FREE : META_FREE + SIZE_CLASSES].tolist():
+        while free:
+            used[free] = True  # which one is free next
+            free = int(pool[free])
+    for head in memory.table[memory.table[:, 1] != 0, 1].tolist():
+        kind = memory.layout.kinds[pool[head + HEAD_KIND]]
+        used[head : head + kind[KIND_HEAD_WORDS]] = True
+        if kind[KIND_RING]:
+            chunk, capacity, start, length, _, tiles, _ = pool[head + kind[KIND_RING] :][:RING_WORDS].tolist()
+            for column in range(kind[KIND_RING_COLUMNS] if chunk else 0):
+                used[chunk + column * capacity + start :][:length] = True
+            used[tiles : tiles + (kind[KIND_TILE_WORDS] if tiles else 0)] = True
+        for d in range(kind[KIND_DISTINCTS]):
+            chunk, capacity, length = pool[head + kind[KIND_DISTINCT] + d * DISTINCT_WORDS :][:DISTINCT_WORDS].tolist()
+            if capacity == SKETCHED:
+                used[chunk : chunk + SKETCH_REGISTERS * SKETCH_RANKS] = True
+            elif chunk:
+                used[chunk : chunk + length] = used[chunk + capacity : chunk + capacity + length] = True
+    return used
+
+
+@pytest.mark.parametrize("max_entities", [110, 400])
+def test_every_word_that_nothing_reads_is_zero(max_entities):
+    driver = Driver(FEATURES, max_entities=max_entities)
+    for event in events(600, seed=15, users=90):
+        driver.observe(event)
+    memory = driver.engine.memory
+    assert memory.meta[META_SKETCHES] and memory.meta[META_TILE_LADDERS]
+    assert memory.pool[: memory.meta[META_BUMP]][~in_use(memory)].any()
+
+    erase(driver, subject(driver, "user_id", "u1"))
+
+    assert not memory.pool[: memory.meta[META_BUMP]][~in_use(memory)].any()
 
 
 def test_words_that_nothing_reads_would_still_tell(monkeypatch):
