@@ -43,8 +43,9 @@ from fraudsdk.errors import CorruptStateError, StateError
 # What a record of an erasure says, in its first word; keys follow.
 TRANSACTIONS: Final = 1
 ENTITIES: Final = 2
-IDENTIFIERS: Final = 3  # the last one: time, number of targets, targets, marks of the tombstones
+IDENTIFIERS: Final = 3  # at the end: time, number of targets, targets, marks of the tombstones
 _KEYS_PER_RECORD: Final = 4_000
+_IDENTIFIERS_PER_RECORD: Final = 1_000
 # Columns of ``EntityMemory.tombstones``.
 MARK: Final = 0
 ERASED_US: Final = 1
@@ -293,12 +294,15 @@ def records_of(subject: Subject, traces: Traces, erased_us: int) -> list[Words]:
         When, in microseconds since the Unix epoch: what the subject did until then is not remembered again.
     """
     records = [
-        np.concatenate(([what], keys[first : first + _KEYS_PER_RECORD])).astype(np.int64)
+        np.concatenate(([what], keys[first : first + _KEYS_PER_RECORD]))
         for what, keys in ((TRANSACTIONS, traces.transactions), (ENTITIES, traces.entities))
         for first in range(0, len(keys), _KEYS_PER_RECORD)
     ]
-    last = ([IDENTIFIERS, erased_us, len(subject.targets)], subject.targets[:, :2].reshape(-1), subject.marks)
-    return [*records, np.concatenate(last).astype(np.int64)]
+    for first in range(0, max(1, len(subject.targets), len(subject.marks)), _IDENTIFIERS_PER_RECORD):
+        some = slice(first, first + _IDENTIFIERS_PER_RECORD)
+        targets, marks = subject.targets[some, :2], subject.marks[some]
+        records.append(np.concatenate(([IDENTIFIERS, erased_us, len(targets)], targets.reshape(-1), marks)))
+    return [record.astype(np.int64) for record in records]
 
 
 def apply_record(memory: EntityMemory, payload: Words, after: int) -> TakenOut:

@@ -123,24 +123,32 @@ class Tombstones:
         self._read: npt.NDArray[np.int64] | None = None
         self._erased_us: dict[int, int] = {}
 
-    def cover(self, ints: npt.NDArray[np.int64]) -> bool:
-        """
-        Whether an encoded transaction, ``int64[1, n_ints]``, is that of somebody who was erased at its time or later.
-
-        Where it is another's, and names such a one as its counterparty, that is taken out of it.
-        """
+    def columns_of(self, ints: npt.NDArray[np.int64]) -> list[int]:
+        """Columns of an encoded transaction, ``int64[n_ints]``, that name somebody who was erased at its time or later."""
         if self._read is not self._memory.tombstones:
             self._read = self._memory.tombstones
             self._erased_us = marks_of(self._read)
         if not self._erased_us:
-            return False
-        time_us, is_own = int(ints[0, EVENT_TIME_US]), False
-        for column, field in enumerate(self._encoder.layout.identifiers, FIRST_IDENTIFIER):
-            mark = mark_of(self._encoder, field, int(ints[0, column]))
-            if time_us <= self._erased_us.get(mark, time_us - 1):
-                is_own |= _is_own(field)
-                ints[0, column] = 0
-        return is_own
+            return []
+        time_us = int(ints[EVENT_TIME_US])
+        return [
+            column
+            for column, field in enumerate(self._encoder.layout.identifiers, FIRST_IDENTIFIER)
+            if time_us <= self._erased_us.get(mark_of(self._encoder, field, int(ints[column])), time_us - 1)
+        ]
+
+    def cover(self, ints: npt.NDArray[np.int64]) -> bool:
+        """
+        Take out of an encoded transaction, ``int64[n_ints]``, who was erased at its time or later.
+
+        Returns
+        -------
+        bool
+            Whether it is the transaction of such a one; another's may name one as its counterparty.
+        """
+        columns = self.columns_of(ints)
+        ints[columns] = 0
+        return any(_is_own(self._encoder.layout.identifiers[column - FIRST_IDENTIFIER]) for column in columns)
 
 
 def subject_of(encoder: Encoder, identifiers: Identifiers) -> Subject:

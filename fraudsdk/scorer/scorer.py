@@ -461,7 +461,7 @@ class Scorer:
 
         Warning
         -------
-        Decisions wait while the memory is searched: half a second for a million entities.
+        Decisions wait while the memory is searched: some 0.7 s for a million entities.
         """
         return erase_live(self._encoder, self._engine, self._state, self._lock, identifiers, self._clock)
 
@@ -618,7 +618,7 @@ class Scorer:
                     if transaction is not None:
                         mapping, latest_us = 0, kernels.LATEST_US
                         self._encoder.encode(transaction, self._ints, self._numbers)
-                        if record and self._tombstones.cover(self._ints):
+                        if record and self._tombstones.cover(self._ints[0]):
                             record, because = False, _WAS_ERASED
                     stage = "features"
                     # fmt: off
@@ -838,8 +838,9 @@ class Scorer:
         return self._state.wait_for_room(n_events, math.inf if deadline is None else deadline.remaining_s())
 
     def _may_be_erased(self, ints: npt.NDArray[np.int64]) -> bool:
-        """Whether some of these happened before somebody was erased."""
-        return bool((ints[:, EVENT_TIME_US] <= self._context[ERASED_UNTIL_US]).any())
+        """Whether some of these are of somebody who was erased since."""
+        old = np.flatnonzero(ints[:, EVENT_TIME_US] <= self._context[ERASED_UNTIL_US])
+        return any(self._tombstones.columns_of(ints[row]) for row in old.tolist())
 
     def _amend(self, key: int, set_bits: int, clear_bits: int) -> bool:
         """Change the flags of a remembered transaction, here and in the log.  Called under the lock."""

@@ -424,6 +424,20 @@ def test_however_much_there_is_every_record_fits():
     assert all(RECORD_WORDS + len(record) <= MAX_RECORD_WORDS for record in records)
 
 
+def test_however_many_are_erased_at_once_every_record_fits_and_says_a_part():
+    driver = driver_after(events(60, seed=16))
+    column = subject(driver, "user_id", "u1").targets[0, 0]
+    targets = np.array([(column, key_of(f"u{n}"), True) for n in range(2_500)])
+    everybody = Subject(targets, np.arange(1, 2_501))
+
+    _, taken = erase(driver, everybody)
+
+    assert 60 == taken.n_transactions
+    assert [*range(1, 2_501)] == driver.engine.memory.tombstones[:, MARK].tolist()
+    records = records_of(everybody, erasure.NO_TRACES, 1)
+    assert 3 == len(records) and all(RECORD_WORDS + len(record) <= MAX_RECORD_WORDS for record in records)
+
+
 @pytest.mark.parametrize("payload", [[], [9], [3], [3, 1], [3, 1, 5], [3, 1, -1], [3, 1, 2**62, 1, 2]])
 def test_a_record_that_says_nothing_of_an_erasure_is_refused(payload):
     with pytest.raises(CorruptStateError, match="upgrade fraudsdk"):
