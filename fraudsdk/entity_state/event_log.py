@@ -127,7 +127,7 @@ class EventLog:
         self._segment: _Segment | None = None
         self._trouble = ""
         self._began = 0  # first record of the segment that was begun last
-        self._is_urgent = self._is_closing = False
+        self._is_urgent = self._is_closing = self._is_segment_ending = False
         self._given_up = threading.Event()
         self.is_abandoned = False
         for buffer in self._buffers:
@@ -159,6 +159,29 @@ class EventLog:
     def wait_until_durable(self, sequence: int, timeout_s: float) -> bool:
         """Wait, under the lock, until every record before `sequence` is on disk; False when it is not in time."""
         return self._durable >= sequence or self._wait(lambda: self._durable >= sequence, timeout_s)
+
+    def end_segment(self, timeout_s: float) -> int:
+        """
+        Have what comes next begin a segment, and forget what was written; under the lock.
+
+        Returns
+        -------
+        int
+            Number of the record that the next segment begins with: no segment that is there is written to any more.
+
+        Raises
+        ------
+        StateUnavailableError
+            It was not ended in time.
+        """
+        self._is_segment_ending, self._ended_at = True, 0
+        self._wait(lambda: not self._is_segment_ending, timeout_s)
+        self._is_segment_ending = False
+        if not self._ended_at:
+            raise StateUnavailableError(
+                f"the log of {self._directory.path} could not be ended: {self._trouble or 'the disk is slow'}; try again later"
+            )
+        return self._ended_at
 
     def close(self, timeout_s: float = 10.0) -> None:
         """
@@ -240,14 +263,19 @@ class EventLog:
             with self._lock:
                 self._wanted.wait_for(lambda: self._is_urgent, FLUSH_INTERVAL_S)
                 self._is_urgent = False
-                if not self.words[LOG_USED]:
+                is_ending, is_empty = self._is_segment_ending, not self.words[LOG_USED]
+                if is_empty and not is_ending:
                     if self._is_closing:
                         return
                     continue
-                group = self._buffers[self._active][: self.words[LOG_USED]]
-                first, end = self._durable, self.sequence
-                self._point_at(1 - self._active)
-                self._written.notify_all()  # there is room again
+                if not is_ending:
+                    group = self._buffers[self._active][: self.words[LOG_USED]]
+                    first, end = self._durable, self.sequence
+                    self._point_at(1 - self._active)
+                    self._written.notify_all()  # there is room again
+            if is_ending:  # what is in the buffer goes into the next one
+                self._end_segment()
+                continue
             log_kernels.seal(group)
             began = self._began
             if not self._write_somehow(group, first):
@@ -257,6 +285,23 @@ class EventLog:
                 self._written.notify_all()
             if self._began != began:
                 self._on_segment(self._began)
+
+    def _end_segment(self) -> None:
+        """Close the segment, and zero what is in the buffers and was written."""
+        segment, self._segment = self._segment, None
+        trouble = ""
+        try:
+            if segment is not None:
+                segment.close()
+        except OSError as error:
+            trouble = f"{error.strerror} ({self._directory.path})"
+        self._buffers[1 - self._active].fill(0)
+        with self._lock:
+            self._buffers[self._active][self.words[LOG_USED] :] = 0
+            self._trouble = trouble or self._trouble
+            self._ended_at = 0 if trouble else self._durable
+            self._is_segment_ending = False
+            self._written.notify_all()
 
     def _write_somehow(self, group: Words, first: int) -> bool:
         """Try until it is written; False when it was given up."""

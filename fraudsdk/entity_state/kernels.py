@@ -317,9 +317,8 @@ def release_head(pool, meta, head, kind):
 
 
 @device
-def evict_oldest(pool, table, meta, kinds):
-    """Forget the least recently used entity."""
-    head = meta[META_OLDEST]
+def forget(pool, table, meta, kinds, head):
+    """Give back all that is remembered of an entity."""
     kind = kinds[pool[head + HEAD_KIND]]
     unlink(pool, meta, head)
     remove(table, pool[head + HEAD_KEY])
@@ -327,6 +326,12 @@ def evict_oldest(pool, table, meta, kinds):
         release_head(pool, meta, -pool[head + HEAD_BORN], kind)
     release_head(pool, meta, head, kind)
     meta[META_ENTITIES] -= 1
+
+
+@device
+def evict_oldest(pool, table, meta, kinds):
+    """Forget the least recently used entity."""
+    forget(pool, table, meta, kinds, meta[META_OLDEST])
     meta[META_EVICTED] += 1
 
 

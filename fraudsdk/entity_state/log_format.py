@@ -23,7 +23,7 @@ from fraudsdk.domain.fields import RecordLayout
 Words = npt.NDArray[np.int64]
 
 # Of a segment.  A reader knows this version and those before it.
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MAGIC: Final = int.from_bytes(b"fsdkLOG\n", "little")
 HEADER_MAGIC: Final = 0
 HEADER_VERSION: Final = 1
@@ -46,6 +46,7 @@ EVENT: Final = 1  # margin, score (float64 bits), verdict (0 = not yet), then in
 VERDICT: Final = 2  # transaction key, margin, score, verdict
 AMENDMENT: Final = 3  # transaction key, flags to set, flags to clear
 WORD: Final = 4  # a word that verdicts refer to by its number: bytes of text, then the text
+ERASURE: Final = 5  # what is forgotten of a subject (`fraudsdk.entity_state.erasure`)
 
 EVENT_MARGIN: Final = RECORD_WORDS
 EVENT_SCORE: Final = RECORD_WORDS + 1

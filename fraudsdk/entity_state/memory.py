@@ -41,6 +41,8 @@ _SHORT_WORDS = (1 << 21, 1 << 19)
 _WORDS_PER_LINE = 8
 # An event is added to an entity, and to our own events of it where others have some as well.
 _HEADS_EACH = 2
+# Of a row of ``EntityMemory.tombstones``.
+TOMBSTONE_WORDS = 3
 
 
 class EntityMemory:
@@ -79,6 +81,8 @@ class EntityMemory:
         self.journal_index = np.zeros(_power_of_two(2 * journal_capacity), dtype=np.int64)
         self.changed = np.zeros(CHANGED_FIRST, dtype=np.int64)
         self.elsewhere = everything()
+        # Marks of what was erased: who, not told; when; and since which change (`fraudsdk.entity_state.erasure`).
+        self.tombstones = np.zeros((0, TOMBSTONE_WORDS), dtype=np.int64)
         self._supplied_words = [0, 0]  # of pool and journal
         for hashed in (self.table, self.journal_index):
             # Looked up at random: touched now, a page each, or the first 10,000 decisions pay for 2,000 page faults.

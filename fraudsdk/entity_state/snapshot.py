@@ -3,7 +3,7 @@ Snapshots: all that is remembered after a prefix of the log, in one file.
 
 ::
 
-    header (`HEADER_WORDS`) | meta | pool, as far as it is in use | journal | words of decisions
+    header (`HEADER_WORDS`) | meta | pool, as far as it is in use | journal | words of decisions | tombstones
 
 Each section has a CRC-32C in the header, and the header one of its own.  A snapshot is written aside, synced and renamed,
 so one that has its name is whole; the tables over pool and journal are made anew when it is read.
@@ -31,18 +31,19 @@ from fraudsdk.entity_state.layout import (
     StateLayout,
 )
 from fraudsdk.entity_state.log_format import Words, bytes_of
-from fraudsdk.entity_state.memory import EntityMemory
+from fraudsdk.entity_state.memory import TOMBSTONE_WORDS, EntityMemory
 from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
 from fraudsdk.errors import CorruptStateError, StateError
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+_OLDEST_VERSION: Final = 2  # the first had no tombstones, and was never released
 MAGIC: Final = int.from_bytes(b"fsdkSNAP", "little")
 _MAGIC, _VERSION, _SEQUENCE = 0, 1, 2
 _JOURNAL_CAPACITY: Final = 3
 _JOURNAL_WORDS: Final = 4
 _IDENTITY: Final = 5  # six words: record, state and key
 _SECTIONS: Final = 11  # words and checksum of each
-_N_SECTIONS: Final = 4
+_N_SECTIONS: Final = 5
 _CHECKSUM: Final = _SECTIONS + 2 * _N_SECTIONS
 HEADER_WORDS: Final = _CHECKSUM + 1
 # The more frequent mistake first: a wrong key explains more than another feature set does.
@@ -78,6 +79,8 @@ class Snapshot:
         Bounds of the memory it was taken of.
     journal_words : int
         Words of a row of its journal.
+    n_tombstones : int
+        Identifiers that were erased.
     """
 
     path: Path
@@ -86,6 +89,7 @@ class Snapshot:
     max_entities: int
     journal_capacity: int
     journal_words: int
+    n_tombstones: int = 0
 
 
 def write_snapshot(
@@ -133,7 +137,7 @@ def read_snapshot(path: Path) -> tuple[Snapshot, list[Words]]:
     -------
     snapshot : Snapshot
     sections : list of int64[n]
-        Meta, pool, journal rows and the words of decisions, for `restore`.
+        Meta, pool, journal rows, the words of decisions and tombstones, for `restore`.
 
     Raises
     ------
@@ -196,10 +200,11 @@ def restore(memory: EntityMemory, snapshot: Snapshot, sections: Sequence[Words])
     StateError
         More was kept than the memory may hold.
     """
-    meta, pool, journal, texts = sections
+    meta, pool, journal, texts, tombstones = sections
     decisions = _decisions_of(snapshot, texts)
     _require_sound(snapshot, sections, memory)
     memory.restore(meta, pool, journal.reshape(-1, memory.layout.journal_words), snapshot.journal_capacity)
+    memory.tombstones = tombstones.reshape(-1, TOMBSTONE_WORDS).copy()
     return decisions
 
 
@@ -214,7 +219,7 @@ def _decisions_of(snapshot: Snapshot, texts: Words) -> DecisionWords:
 
 
 def _require_sound(snapshot: Snapshot, sections: Sequence[Words], memory: EntityMemory) -> None:
-    meta, pool, journal, _ = sections
+    meta, pool, journal, *_ = sections
     layout = memory.layout
     n_rows = min(int(meta[META_JOURNAL_NEXT]), snapshot.journal_capacity)
     if snapshot.journal_words != layout.journal_words or len(journal) != n_rows * layout.journal_words:
@@ -243,6 +248,7 @@ def _sections_of(memory: EntityMemory, words: DecisionWords) -> list[Words]:
         memory.pool[: memory.meta[META_BUMP]],
         memory.journal[:n_journal].reshape(-1),
         np.frombuffer(text, "<i8").astype(np.int64),
+        memory.tombstones.reshape(-1),
     ]
 
 
@@ -253,6 +259,11 @@ def _header_of(path: Path, words: Words) -> Words:
     if words[_VERSION] > FORMAT_VERSION:
         raise StateError(
             f"{path} has format {words[_VERSION]} and this version reads up to {FORMAT_VERSION}; upgrade fraudsdk"
+        )
+    if words[_VERSION] < _OLDEST_VERSION:
+        raise StateError(
+            f"{path} has format {words[_VERSION]}, of a version before the first release, and this one reads from "
+            f"{_OLDEST_VERSION} on; move it away: the whole log, if it is there, gives the same state"
         )
     header = words[:HEADER_WORDS]
     is_whole = header[_CHECKSUM] == log_kernels.checksum(np.ascontiguousarray(header[:_CHECKSUM]))
@@ -273,12 +284,16 @@ def _section_of(path: Path, header: Words, words: Words, place: int, at: int) ->
 def _snapshot_of(path: Path, header: Words, meta: Words) -> Snapshot:
     if len(meta) != META_WORDS:
         raise _corrupt(path, f"has {len(meta)} words of meta instead of {META_WORDS}")
+    n_tombstones, odd = divmod(int(header[_SECTIONS + 2 * (_N_SECTIONS - 1)]), TOMBSTONE_WORDS)
+    if odd:
+        raise _corrupt(path, "has tombstones that are none")
     digests = header[_IDENTITY:_SECTIONS].astype("<i8").tobytes()
     identity = StateIdentity(digests[:16], digests[16:32], digests[32:])
     sequence, capacity = int(header[_SEQUENCE]), int(header[_JOURNAL_CAPACITY])
     if sequence < 1 or capacity < 1:
         raise _corrupt(path, f"is of change {sequence} and has a journal of {capacity}")
-    return Snapshot(path, sequence, identity, int(meta[META_MAX_ENTITIES]), capacity, int(header[_JOURNAL_WORDS]))
+    bounds = int(meta[META_MAX_ENTITIES]), capacity, int(header[_JOURNAL_WORDS])
+    return Snapshot(path, sequence, identity, *bounds, n_tombstones)
 
 
 def _words_of(path: Path) -> Words:

@@ -87,6 +87,10 @@ class StateFiles:
         """Files that were left by something unfinished, and that nothing reads."""
         return sorted(path for path in self.path.iterdir() if _LEFTOVER.fullmatch(path.name))
 
+    def files(self) -> list[Path]:
+        """Every file but the lock, which is empty."""
+        return sorted(path for path in self.path.iterdir() if path.is_file() and path.name != _LOCK)
+
     def strangers(self) -> list[Path]:
         """Whatever else is there."""
         known = (_SEGMENT, _SNAPSHOT, _LEFTOVER)

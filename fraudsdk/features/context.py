@@ -59,9 +59,11 @@ CHANGED: Final = 32  # int64[CHANGED_FIRST + n]: keys of entities that changed
 ELSEWHERE: Final = 33  # int64[n]: bits of a Bloom filter of the entities that the store of shared state has
 FIELDS: Final = 34
 
-# One number after the addresses: words of the pool in use beyond which it must grow first.
+# Numbers after the addresses: words of the pool in use beyond which it must grow first, and the time until which an event may be of
+# somebody who was erased.
 BUMP_MAX: Final = FIELDS * ADDRESS_WORDS
-WORDS: Final = BUMP_MAX + 1
+ERASED_UNTIL_US: Final = BUMP_MAX + 1
+WORDS: Final = ERASED_UNTIL_US + 1
 
 
 def empty_context() -> npt.NDArray[np.int64]:

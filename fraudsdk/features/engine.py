@@ -13,6 +13,7 @@ from fraudsdk._jit import warm_up
 from fraudsdk.domain.fields import DECLINED, EVENT_TIME_US, FRAUD, GENUINE, TRANSACTION_KEY, RecordLayout
 from fraudsdk.domain.schema import FeatureSchema
 from fraudsdk.encoding.vocabulary import Vocabulary
+from fraudsdk.entity_state.erasure import erased_until_us
 from fraudsdk.entity_state.kernels import OWN_WORDS
 from fraudsdk.entity_state.layout import (
     JOURNAL_FIRST_ENTITY,
@@ -282,13 +283,14 @@ class FeatureEngine:
         """Change the flags of a transaction.  False when it is no longer remembered."""
         return bool(kernels.amend_transaction(self._context, transaction_key, set_bits, clear_bits))
 
-    def keep_verdict(self, journal_row: int, transaction_key: int, recorded: Recorded) -> None:
-        """Keep a verdict with its transaction, unless the row is another's by now; call it under the lock."""
+    def keep_verdict(self, journal_row: int, transaction_key: int, recorded: Recorded) -> bool:
+        """Keep a verdict with its transaction; False where that is forgotten by now.  Call it under the lock."""
         words = self.memory.journal[journal_row]
         if words[JOURNAL_KEY] != transaction_key:
-            return
+            return False
         words[JOURNAL_MARGIN : JOURNAL_SCORE + 1] = np.array([recorded.margin, recorded.score]).view(np.int64)
         words[JOURNAL_VERDICT] = recorded.verdict
+        return True
 
     def named_keys(self) -> list[int]:
         """Keys of the entities that the transaction that was just observed names."""
@@ -377,6 +379,14 @@ class FeatureEngine:
         """Work with what was restored into `memory`."""
         self._point_at_memory()
 
+    def forget_scratch(self) -> None:
+        """Zero what the last transactions left in arrays to work in, the attached ones too."""
+        for array in (self._keys, self._acc, self._squares, self._own, self._ahead, self._ahead_labels):
+            array.fill(0)
+        if self._attached is not None:
+            for attached in self._attached:
+                attached.fill(0)
+
     def attach(self, ints: Ints, numbers: Numbers, row: Rows) -> None:
         """Point the context at the caller's arrays, unless it does already; a kernel cannot check them any more."""
         attached = self._attached
@@ -409,6 +419,7 @@ class FeatureEngine:
         ):
             context.point(self._context, field, array)
         self._context[context.BUMP_MAX] = memory.bump_max
+        self._context[context.ERASED_UNTIL_US] = erased_until_us(memory.tombstones)
 
     def _point_at_tables(self) -> None:
         state, plan = self.plan.state, self.plan

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from fraudsdk.config import Durability
 from fraudsdk.entity_state import log_kernels
+from fraudsdk.entity_state.erasure import Subject, Traces, finish_erasures, keep_erased, traces_in_log
 from fraudsdk.entity_state.event_log import BUFFER_WORDS, SEGMENT_BYTES, EventLog
-from fraudsdk.entity_state.log_format import AMENDMENT_WORDS, RECORD_WORDS, VERDICT_WORDS, WORD, Words, word_of
+from fraudsdk.entity_state.log_format import AMENDMENT_WORDS, ERASURE, RECORD_WORDS, VERDICT_WORDS, WORD, Words, word_of
 from fraudsdk.entity_state.snapshot import write_snapshot
 from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
 from fraudsdk.errors import StateError, StateUnavailableError
@@ -30,6 +31,8 @@ RECORDS_PER_SNAPSHOT: Final = 1_000_000
 # At a close even a few are: the next start is quicker.
 RECORDS_PER_CLOSING_SNAPSHOT: Final = 20_000
 _SNAPSHOTS_KEPT: Final = 2
+# How long an erasure waits for the disk before it says that it must be repeated.
+_ERASURE_S: Final = 30.0
 # Of a text that a decision refers to: three of them, of four bytes a character, fit a record.
 _MAX_CHARACTERS: Final = 2_000
 
@@ -75,6 +78,7 @@ class KeptState:
         self._make_engine = make_engine
         self._lock = lock
         self._closing = threading.Lock()
+        self._snapshots = threading.Lock()  # one is taken at a time: none of before an erasure may appear after it
         self._compaction: threading.Thread | None = None
         self._tried_at = 0  # the last snapshot, or attempt at one
         self._is_closed = False
@@ -82,6 +86,7 @@ class KeptState:
         self.n_failed_snapshots = 0
         try:
             self.recovered: Recovered = self._recover()
+            self._finish_erasures()
             self._n_words_logged = len(recorder.words)
             self.log = EventLog(
                 self._directory,
@@ -134,6 +139,72 @@ class KeptState:
         """Log a label or the host's answer, for which there is room."""
         log_kernels.log_amendment(self.words, key, set_bits, clear_bits)
 
+    def wait_for_room_for_erasure(self, records: Sequence[Words]) -> bool:
+        """
+        Wait until an erasure can be logged; True where it could at once, and what was found still is all there is.
+
+        Raises
+        ------
+        StateUnavailableError
+            It cannot be logged.
+        """
+        n_words = sum(RECORD_WORDS + len(record) for record in records)
+        if self.log.wait_for_spare_room(n_words, 0.0):
+            return True
+        if not self.log.wait_for_spare_room(n_words, _ROOM_S):
+            raise StateUnavailableError(
+                f"nothing was erased: {n_words} words do not fit the log ({self.log.trouble or 'the disk is slow'}); erase again "
+                "later, or stop the scorer and run fraudsdk state erase"
+            )
+        return False
+
+    def keep_erasure(self, record: Words) -> int:
+        """Log a record of an erasure, for which there is room; the number of the next one."""
+        log_kernels.log_words(self.words, ERASURE, record)
+        return self.log.sequence
+
+    def logged_traces(self, subject: Subject) -> Traces:
+        """What the log says about a subject, as far as it is with the system; not under the lock."""
+        with self._lock:
+            self.log.wait_until_durable(self.log.sequence, _ERASURE_S)
+        with self._snapshots:  # which remove files
+            return traces_in_log(self._directory, self._engine.memory.layout, subject)
+
+    def finish_erasure(self, subject: Subject) -> tuple[list[Path], Traces]:
+        """
+        Take a snapshot of everything until now, and remove every file from before; not under the lock.
+
+        Decisions go on meanwhile.  The state is in memory twice for that time.
+
+        Returns
+        -------
+        files : list of Path
+            All but the segments that are written from now on: the snapshot alone.
+        logged : Traces
+            What the log had said about the subject.
+
+        Raises
+        ------
+        StateUnavailableError
+            Files from before are still there: erase again.  A scorer that is opened later removes them too.
+        """
+        try:
+            with self._snapshots:
+                with self._lock:
+                    self.log.wait_until_durable(self.log.sequence, _ERASURE_S)
+                    end = self.log.end_segment(_ERASURE_S)
+                logged = traces_in_log(self._directory, self._engine.memory.layout, subject, end)
+                engine, recorder = self._make_engine(), DecisionRecorder()
+                recover(self._directory, self._identity, engine, recorder, until=end)
+                keep_erased(self._directory, self._identity, engine.memory, recorder.words, end)
+                later = {path for first, path in self._directory.segments() if first >= end}
+                return [path for path in self._directory.files() if path not in later], logged
+        except (OSError, StateError, StateUnavailableError) as error:
+            raise StateUnavailableError(
+                f"what is remembered was erased, and files of {self._directory.path} from before are still there: {error}; "
+                "erase again"
+            ) from error
+
     def settle(self) -> str:
         """With ``durability="sync"`` wait until all so far is on disk; empty, or why it is not."""
         if self.log.durability is not Durability.SYNC or self.log.wait_until_durable(self.log.sequence, _SYNC_S):
@@ -180,7 +251,7 @@ class KeptState:
     def _close(self) -> None:
         try:
             self.log.close()
-            with self._lock:
+            with self._snapshots, self._lock:
                 if self.log.sequence - self._last_snapshot() > RECORDS_PER_CLOSING_SNAPSHOT:
                     self._write_snapshot(self._engine, self._recorder, self.log.sequence)
         finally:
@@ -189,7 +260,8 @@ class KeptState:
             if self._is_closed:
                 if self._compaction is not None:
                     self._compaction.join()
-                self._directory.close()
+                with self._snapshots:
+                    self._directory.close()
 
     def _recover(self) -> Recovered:
         try:
@@ -200,6 +272,27 @@ class KeptState:
             raise StateError(
                 f"state directory {self._directory.path} cannot be read: {error}; see to it, or name another"
             ) from error
+
+    def _finish_erasures(self) -> None:
+        """What a crash left of an erasure is done now, or said."""
+        found, directory = self.recovered, self._directory
+        try:
+            n = finish_erasures(
+                directory,
+                self._identity,
+                self._engine.memory,
+                self._recorder.words,
+                found.sequence,
+                found.sequence_of_snapshot,
+            )
+        except (OSError, StateError) as error:
+            found.problems.append(
+                f"files of {directory.path} from before an erasure are still there: {error}; see to the disk, and erase again"
+            )
+            return
+        if n:
+            found.problems.append(f"{n} files of {directory.path} were from before an erasure, and are removed")
+            found.sequence_of_snapshot = max((sequence for sequence, _ in directory.snapshots()), default=1)
 
     def _last_snapshot(self) -> int:
         return max((sequence for sequence, _ in self._directory.snapshots()), default=1)
@@ -225,9 +318,10 @@ class KeptState:
         For that time the state is in memory twice.
         """
         try:
-            engine, recorder = self._make_engine(), DecisionRecorder()
-            found = recover(self._directory, self._identity, engine, recorder, until=until)
-            self._write_snapshot(engine, recorder, found.sequence)
+            with self._snapshots:
+                engine, recorder = self._make_engine(), DecisionRecorder()
+                found = recover(self._directory, self._identity, engine, recorder, until=until)
+                self._write_snapshot(engine, recorder, found.sequence)
         except Exception:  # the log has everything: it grows, and the next snapshot may succeed
             self.n_failed_snapshots += 1
 

@@ -41,7 +41,19 @@ from fraudsdk.entity_state.layout import (
     KIND_JOURNAL,
 )
 from fraudsdk.entity_state.log_kernels import LOG_WORDS, has_room_for_events, log_event
-from fraudsdk.features.context import CHANGED, ELSEWHERE, INTS, JOURNAL, JOURNAL_INDEX, KEYS, KINDS, NUMBERS, ROW, TABLE
+from fraudsdk.features.context import (
+    CHANGED,
+    ELSEWHERE,
+    ERASED_UNTIL_US,
+    INTS,
+    JOURNAL,
+    JOURNAL_INDEX,
+    KEYS,
+    KINDS,
+    NUMBERS,
+    ROW,
+    TABLE,
+)
 from fraudsdk.features.kernels import (
     DUPLICATE,
     LIFECYCLE,
@@ -282,6 +294,8 @@ def score_one(mapping, latest_us, record, ask, program, engine, judge, scale, ou
     if mapping != 0 and read_mapping(mapping, program, ints, numbers, 0) != WRITTEN:
         return np.int64(UNREAD), np.int64(-1)
     if ints[0, EVENT_TIME_US] > latest_us:
+        return np.int64(UNREAD), np.int64(-1)
+    if mapping != 0 and ints[0, EVENT_TIME_US] <= engine[ERASED_UNTIL_US]:  # Python knows who was erased
         return np.int64(UNREAD), np.int64(-1)
     if mapping != 0:  # what Python has read is not timed here
         started = lap(latency, ENCODE, started)

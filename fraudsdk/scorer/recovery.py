@@ -16,7 +16,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from fraudsdk.entity_state.log_format import HEADER_WORDS, RECORD_KIND, RECORD_SEQUENCE, WORD, text_of
+from fraudsdk.entity_state.erasure import apply_logged
+from fraudsdk.entity_state.log_format import ERASURE, HEADER_WORDS, RECORD_KIND, RECORD_SEQUENCE, WORD, text_of
 from fraudsdk.entity_state.log_reader import Segment, has_record, identity_of, read_segment
 from fraudsdk.entity_state.snapshot import DecisionWords, private, read_snapshot, require_identity, restore
 from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity, torn_off
@@ -204,7 +205,7 @@ def _apply(segment: Segment, engine: FeatureEngine, recorder: DecisionRecorder, 
             if len(found.undecided) > _MANY_UNDECIDED:
                 _drop_decided(engine, found)
         elif why == replay_kernels.FOR_PYTHON:
-            at = _apply_other(segment, at, recorder)
+            at = _apply_other(segment, at, engine, recorder)
         elif why == replay_kernels.MALFORMED:
             raise _malformed(segment, at, "is of another length than its kind has")
         elif why == replay_kernels.CONTRADICTION:
@@ -216,10 +217,14 @@ def _apply(segment: Segment, engine: FeatureEngine, recorder: DecisionRecorder, 
     found.sequence = segment.stop
 
 
-def _apply_other(segment: Segment, at: int, recorder: DecisionRecorder) -> int:
-    """A record that is not about transactions; where the next one begins."""
+def _apply_other(segment: Segment, at: int, engine: FeatureEngine, recorder: DecisionRecorder) -> int:
+    """A record that is not about one transaction; where the next one begins."""
     n = int(segment.words[at]) & 0xFFFFFFFF
     record = segment.words[at : at + n]
+    if record[RECORD_KIND] == ERASURE:
+        apply_logged(engine.memory, record)
+        engine.adopt_memory()
+        return at + n
     if record[RECORD_KIND] != WORD:
         raise StateError(
             f"{segment.path} has a record of kind {record[RECORD_KIND]}, which this version does not know; upgrade fraudsdk"

@@ -13,7 +13,7 @@ import contextlib
 import math
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ from fraudsdk.errors import (
     SchemaMismatchError,
     StateUnavailableError,
 )
+from fraudsdk.features.context import ERASED_UNTIL_US
 from fraudsdk.features.engine import FeatureEngine, Recorded, answer_bits, label_bits
 from fraudsdk.features.kernels import DUPLICATE, LIFECYCLE, NEEDS_ROOM, SCORED
 from fraudsdk.features.spec import FeatureSet
@@ -55,6 +56,7 @@ from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.policy.spec import PolicySpec
 from fraudsdk.scorer import kernels
+from fraudsdk.scorer.erasure import Erased, Tombstones, erase_live
 from fraudsdk.scorer.explanations import contributions, explanation
 from fraudsdk.scorer.judge import Judge
 from fraudsdk.scorer.latency import StageLatency
@@ -67,6 +69,7 @@ from fraudsdk.telemetry.histogram import LatencySummary
 
 # How long a duplicate waits for the decision it duplicates, where its caller sets no deadline.
 _TWIN_WAIT_S: Final = 0.25
+_WAS_ERASED: Final = "it names somebody who was erased since, and is not remembered"
 _UNSEEN: Final = -1  # no status of a kernel
 _NOT_YET: Final = (NEEDS_ROOM, kernels.FULL, kernels.NOT_AT_HAND)
 _CLOSE_FLUSH_US: Final = 5_000_000
@@ -192,6 +195,7 @@ class Scorer:
         self._context = self._engine.context
         self._program = self._encoder.program
         self._recorder = DecisionRecorder()
+        self._tombstones = Tombstones(self._encoder, self._engine.memory)
         self._lock = threading.Lock()
         self._state = kept_state_of(config, self._encoder, self._engine, self._recorder, self._lock)
         self._log = kernels.NO_LOG if self._state is None else self._state.words
@@ -448,6 +452,38 @@ class Scorer:
                 raise StateUnavailableError(f"what was said may be lost: {because}; say it again, it counts once")
         return remembered
 
+    def erase(self, **identifiers: str | Sequence[str]) -> Erased:
+        """
+        Forget a subject: everything that is remembered and kept of it, in memory and in the state directory.
+
+        What happened to others goes on counting: a merchant's sums say nothing of who paid.  A transaction of the subject that
+        happened until now and comes once more is decided on and not remembered; what happens from now on counts from zero.
+
+        Parameters
+        ----------
+        **identifiers : str, or a sequence of them
+            By the field of a transaction: ``user_id``, ``card_id``, ``device_id``, ...
+
+        Returns
+        -------
+        Erased
+            Of somebody unknown too: whoever was erased stays so.
+
+        Raises
+        ------
+        ConfigurationError
+            Nobody is named, or no feature reads such a field.
+        InvalidTransactionError
+            One is no identifier.
+        StateUnavailableError
+            The log has no room, and nothing was erased; or files from before could not be removed.  Erase again.
+
+        Warning
+        -------
+        Decisions wait while the memory is searched: some 0.7 s for a million entities.
+        """
+        return erase_live(self._encoder, self._engine, self._state, self._lock, identifiers, self._clock)
+
     def counters(self) -> dict[str, int]:
         """What has happened so far, by name: events, evictions, late events, duplicates, degraded decisions, ..."""
         with self._lock:
@@ -610,6 +646,8 @@ class Scorer:
                     if transaction is not None:
                         mapping, latest_us = 0, kernels.LATEST_US
                         self._encoder.encode(transaction, self._ints, self._numbers)
+                        if record and self._tombstones.cover(self._ints[0]):
+                            record, because = False, _WAS_ERASED
                     stage = "features"
                     # fmt: off
                     status, journal_row = kernels.score_one(
@@ -708,10 +746,10 @@ class Scorer:
         at = slice(first, first + _ROWS_AT_ONCE)
         ints, numbers, out = batch.encoded.ints[at], batch.encoded.numbers[at], batch.out[at]
         with self._lock:
-            is_full = bool(batch.record and self._room_for(len(ints)))
-            if self._shared is not None and not is_full:  # of what cannot be read some can be remembered, one by one
-                is_full = bool(self._look_up(ints, batch.record, None))
-            if not is_full:
+            singly = batch.record and bool(self._room_for(len(ints)) or self._may_be_erased(ints))
+            if self._shared is not None and not singly:  # of what cannot be read some can be remembered, one by one
+                singly = bool(self._look_up(ints, batch.record, None))
+            if not singly:
                 seen, failed = self._see_some(batch, ints, numbers, out)
                 if self._shared is not None:
                     batch.because = batch.because or self._shared.doubt()
@@ -720,7 +758,7 @@ class Scorer:
                 under_way = ints[waited_for, TRANSACTION_KEY].tolist()
                 self._under_way.update(under_way)
                 self._supply_pages()
-        if is_full:  # one by one each finds out for itself, and what is known needs no room
+        if singly:  # one by one each finds out for itself, and what is known needs no room
             for row in range(first, first + len(ints)):
                 batch.single_out(row, self._decide(batch.sent.row(row), True, None))
             return len(ints)
@@ -869,6 +907,11 @@ class Scorer:
                 "what was said was not taken: the entities that it changes cannot be read now; say it again later"
             )
 
+    def _may_be_erased(self, ints: npt.NDArray[np.int64]) -> bool:
+        """Whether some of these are of somebody who was erased since."""
+        old = np.flatnonzero(ints[:, EVENT_TIME_US] <= self._context[ERASED_UNTIL_US])
+        return any(self._tombstones.columns_of(ints[row]) for row in old.tolist())
+
     def _amend(self, key: int, set_bits: int, clear_bits: int) -> bool:
         """Change the flags of a remembered transaction, here and in the log.  Called under the lock."""
         if self._state is not None:
@@ -902,8 +945,8 @@ class Scorer:
             self._failures["degraded"] += decision.degraded
             self._latency.policy.record(policy_ns)
             if seen.journal_row >= 0:
-                self._engine.keep_verdict(seen.journal_row, seen.key, recorded)
-                if self._state is not None:
+                is_kept = self._engine.keep_verdict(seen.journal_row, seen.key, recorded)
+                if self._state is not None and is_kept:
                     self._state.keep_verdict(seen.key, recorded)
                 self._under_way.discard(seen.key)
                 if self._n_waiting:

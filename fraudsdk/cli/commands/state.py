@@ -1,4 +1,4 @@
-"""``fraudsdk state``: look at the state that a scorer keeps, verify it, shorten its recovery, move it."""
+"""``fraudsdk state``: look at the state that a scorer keeps, verify it, shorten its recovery, move it, erase somebody."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fraudsdk.cli.erasure import add_identifiers, identifiers_of
 from fraudsdk.cli.options import hash_key_of, new_parser, note, note_forgotten, say, writable_file
 from fraudsdk.cli.progress import counting
 from fraudsdk.errors import ConfigurationError, StateUnavailableError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fraudsdk.entity_state.state_directory import StateDirectory
     from fraudsdk.entity_state.survey import SegmentFound, SnapshotFound, Survey
     from fraudsdk.entity_state.transfer import Moved
+    from fraudsdk.scorer.erasure import Erased
 
 FOUND_WRONG = 1
 
@@ -30,11 +32,11 @@ def register(commands: Any) -> argparse.ArgumentParser:
         commands,
         "state",
         run,
-        summary="look at the state that a scorer keeps, verify it, shorten its recovery, move it",
+        summary="look at the state that a scorer keeps, verify it, shorten its recovery, move it, erase somebody from it",
         example="fraudsdk state info /var/lib/fraud/state",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
-    for add in (_add_info, _add_verify, _add_compact, _add_export, _add_import):
+    for add in (_add_info, _add_verify, _add_compact, _add_erase, _add_export, _add_import):
         # SUPPRESS: the default of an action must not undo what stood in front of it.
         add(actions).add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
@@ -90,6 +92,27 @@ def _add_compact(actions: Any) -> argparse.ArgumentParser:
         example="fraudsdk state compact /var/lib/fraud/state --model models/cards --hash-key-file key",
         more="The scorer must have stopped.",
     )
+    _add_what_it_was_kept_with(parser)
+    return parser
+
+
+def _add_erase(actions: Any) -> argparse.ArgumentParser:
+    parser = _action(
+        actions,
+        "erase",
+        _erase,
+        summary="erase a subject: everything that is kept of a user, a card, a device, ...",
+        example="fraudsdk state erase /var/lib/fraud/state --user u-1 --card c-1 --model models/cards --hash-key-file key",
+        more="The scorer must have stopped; one that runs has Scorer.erase.  Every older file is removed, and all files are "
+        "looked through afterwards: exit code 1 where something is still found.",
+    )
+    add_identifiers(parser)
+    _add_what_it_was_kept_with(parser)
+    return parser
+
+
+def _add_what_it_was_kept_with(parser: argparse.ArgumentParser) -> None:
+    """The model or features, the key and the bounds of the scorer."""
     means = parser.add_mutually_exclusive_group(required=True)
     means.add_argument("--model", metavar="DIR", type=Path, help="the model's folder")
     means.add_argument("--features", metavar="FILE", type=Path, help="feature set of a scorer without a model")
@@ -100,7 +123,6 @@ def _add_compact(actions: Any) -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{name}", metavar="N", type=int, help="as the scorer has it (default: that of the newest snapshot)"
         )
-    return parser
 
 
 def _add_export(actions: Any) -> argparse.ArgumentParser:
@@ -176,6 +198,7 @@ def info_document(directory: Path, found: Survey, now_s: float) -> dict[str, Any
             }
             for each in found.segments
         ],
+        "tombstones": newest.head.n_tombstones if newest and newest.head else 0,
         "leftovers": [path.name for path in found.leftovers],
         "strangers": [path.name for path in found.strangers],
         "recovery": {
@@ -203,6 +226,8 @@ def _summary_lines(found: Survey) -> Iterator[str]:
             f"remembered  {newest.counters['entities']:,} entities and {newest.counters['events']:,} events, as of the newest "
             "snapshot"
         )
+        if newest.head.n_tombstones:
+            yield f"tombstones  {newest.head.n_tombstones:,}, of identifiers that were erased"
         yield (
             f"bounds      {newest.head.max_entities:,} entities, {newest.head.journal_capacity:,} transactions in the journal"
         )
@@ -322,6 +347,46 @@ def _compact(args: argparse.Namespace) -> None:
         f"{size(done.snapshot.stat().st_size)}; bounds {config.max_entities:,} and {config.journal_capacity:,}"
     )
     say(f"a recovery reads it and {after.n_to_replay:,} changes, {size(_bytes_to_read(after))} in all")
+
+
+# --- erase ------------------------------------------------------------------------------------------------------------
+
+
+def _erase(args: argparse.Namespace) -> int:
+    from fraudsdk.entity_state.survey import survey
+    from fraudsdk.scorer.erasure import erase_as_in, erase_kept
+    from fraudsdk.telemetry.clock import SYSTEM_CLOCK
+
+    identifiers, hash_key = identifiers_of(args), hash_key_of(args.hash_key_file)
+    with _locked(args.directory) as directory, _saying_what_is_full(args.directory):
+        config = _config_of(args, hash_key, survey(directory))
+        if args.as_in is None:
+            erased = erase_kept(directory, config, identifiers, SYSTEM_CLOCK.now_us())
+        else:
+            erased = erase_as_in(directory, config, args.as_in)
+    for line in _erased_lines(erased):
+        say(line)
+    for kind in erased.unsearched:
+        note(f"which of {kind} are of whom cannot be told from their keys; those that the log named are erased")
+    if erased.n_found:
+        note(f"fraudsdk state: {args.directory} still says something of whom was erased, in the files named above")
+        return FOUND_WRONG
+    return 0
+
+
+def _erased_lines(erased: Erased) -> Iterator[str]:
+    """What was done, and what was looked through."""
+    if erased.was_known:
+        yield (
+            f"erased      {erased.n_entities:,} entities and {erased.n_transactions:,} transactions; struck from what "
+            f"{erased.n_mentions:,} others count"
+        )
+    else:
+        yield "erased      nothing: nobody of that name was remembered"
+    yield "tombstone   what happened until now and comes once more is not remembered"
+    for each in erased.scanned:
+        found = f"found {each.n_found:,} times, first at byte {each.first:,}" if each.n_found else "nothing found"
+        yield f"scanned     {each.name:<36}  {size(each.n_bytes):>9}  {found}"
 
 
 def _config_of(args: argparse.Namespace, hash_key: bytes, found: Survey) -> ScorerConfig:

@@ -795,19 +795,20 @@ def test_a_file_that_is_not_there(tmp_path, complaint):
 
 # --- a full disk, and what every action refuses -----------------------------------------------------------------------
 
-ACTIONS = ("info", "verify", "compact", "export")
+ACTIONS = ("info", "verify", "compact", "erase", "export")
 
 
 @pytest.fixture
 def argv_of(artefact, key_file, tmp_path):
     more = {
         "compact": ("--model", artefact, "--hash-key-file", key_file),
+        "erase": ("--user", "u-1", "--model", artefact, "--hash-key-file", key_file),
         "export": ("--out", tmp_path / "state.tar"),
     }
     return lambda action, directory: (action, directory, *more.get(action, ()))
 
 
-@pytest.mark.parametrize("action", ["compact", "export", "import"])
+@pytest.mark.parametrize("action", ["compact", "erase", "export", "import"])
 def test_a_full_disk_is_said_and_leaves_nothing_half_done(action, argv_of, log_alone, tmp_path, complaint, monkeypatch):
     assert 0 == main(["state", "export", str(log_alone), "--out", str(tmp_path / "there.tar")])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -849,7 +850,7 @@ def test_a_directory_that_may_not_be_read(action, argv_of, kept, complaint, monk
     assert f"{kept}: Permission denied" in complaint(*argv_of(action, kept))
 
 
-@pytest.mark.parametrize("action", ["compact", "export"])
+@pytest.mark.parametrize("action", ["compact", "erase", "export"])
 def test_a_directory_in_use_by_a_scorer(action, argv_of, kept, tmp_path, complaint):
     directory = StateDirectory(kept)
     before = listing(kept)

@@ -17,6 +17,7 @@ from fraudsdk.entity_state.event_log import EventLog
 from fraudsdk.entity_state.log_format import (
     AMENDMENT,
     AMENDMENT_WORDS,
+    FORMAT_VERSION,
     HEADER_VERSION,
     HEADER_WORDS,
     RECORD_KIND,
@@ -374,7 +375,7 @@ def test_what_is_missing_before_the_next_segment_is_an_error(directory):
 def test_a_later_version_is_refused(directory):
     path, first = written(directory, 1)
     words = np.fromfile(path, "<i8")
-    words[HEADER_VERSION] = 2
+    words[HEADER_VERSION] = FORMAT_VERSION + 1
     words.tofile(path)
 
     with pytest.raises(StateError, match="upgrade fraudsdk"):
