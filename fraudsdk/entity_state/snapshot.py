@@ -260,7 +260,7 @@ def _header_of(path: Path, words: Words) -> Words:
         raise StateError(
             f"{path} has format {words[_VERSION]} and this version reads up to {FORMAT_VERSION}; upgrade fraudsdk"
         )
-    if words[_VERSION] < _OLDEST_VERSION:
+    if 1 <= words[_VERSION] < _OLDEST_VERSION:
         raise StateError(
             f"{path} has format {words[_VERSION]}, of a version before the first release, and this one reads from "
             f"{_OLDEST_VERSION} on; move it away: the whole log, if it is there, gives the same state"

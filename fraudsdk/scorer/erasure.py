@@ -12,6 +12,7 @@ is left of the files.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,10 @@ class Erased:
         Files that hold what was remembered at that time; empty where nothing is kept.
     unsearched : tuple of str
         Entity kinds whose members cannot be told from their keys.
+    problems : tuple of str
+        What a recovery had to say, where there was one.
+    counters : dict of str to int
+        Of the memory that is left.
     """
 
     n_entities: int
@@ -94,6 +99,8 @@ class Erased:
     erased_us: int
     scanned: tuple[Scanned, ...] = ()
     unsearched: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    counters: dict[str, int] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def was_known(self) -> bool:
@@ -133,8 +140,8 @@ class Tombstones:
         time_us = int(ints[EVENT_TIME_US])
         return [
             column
-            for column, field in enumerate(self._encoder.layout.identifiers, FIRST_IDENTIFIER)
-            if time_us <= self._erased_us.get(mark_of(self._encoder, field, int(ints[column])), time_us - 1)
+            for column, name in enumerate(self._encoder.layout.identifiers, FIRST_IDENTIFIER)
+            if time_us <= self._erased_us.get(mark_of(self._encoder, name, int(ints[column])), time_us - 1)
         ]
 
     def cover(self, ints: npt.NDArray[np.int64]) -> bool:
@@ -248,8 +255,12 @@ def erase_live(
         if not any(each.n_found for each in scanned):
             break
     erased_us = int(records[-1][1])
+    with lock:
+        counters = memory.counters()
     unsearched = unsearched_kinds(memory.layout, subject)
-    return Erased(taken.n_entities, taken.n_transactions, taken.n_mentions, erased_us, scanned, unsearched)
+    return Erased(
+        *(taken.n_entities, taken.n_transactions, taken.n_mentions, erased_us, scanned, unsearched), counters=counters
+    )
 
 
 def erase_kept(directory: StateDirectory, config: ScorerConfig, identifiers: Identifiers, now_us: int) -> Erased:
@@ -342,8 +353,12 @@ def _erase(directory: StateDirectory, kept: Kept, subject: Subject, tombstones: 
     # The erasure is a change like any other: files from before it have other names than those from after it.
     keep_erased(directory, kept.identity, memory, kept.recorder.words, sequence + 1)
     scanned = scan_files(directory.files(), subject, traces)
-    unsearched = unsearched_kinds(memory.layout, subject)
-    return Erased(taken.n_entities, taken.n_transactions, taken.n_mentions, erased_us, scanned, unsearched)
+    return Erased(
+        *(taken.n_entities, taken.n_transactions, taken.n_mentions, erased_us, scanned),
+        unsearched_kinds(memory.layout, subject),
+        tuple(kept.found.problems),
+        memory.counters(),
+    )
 
 
 def _planned(

@@ -364,6 +364,9 @@ def _erase(args: argparse.Namespace) -> int:
             erased = erase_kept(directory, config, identifiers, SYSTEM_CLOCK.now_us())
         else:
             erased = erase_as_in(directory, config, args.as_in)
+    for problem in erased.problems:
+        note(problem)
+    note_forgotten(erased.counters)
     for line in _erased_lines(erased):
         say(line)
     for kind in erased.unsearched:

@@ -193,3 +193,13 @@ def test_a_restored_backup_is_erased_as_another_directory_was(kept, made, erase,
     assert [] == files_with(backup, keyed_hasher("user_id", HASH_KEY)(user).to_bytes(8, "little", signed=True))
     assert 2 == main(["state", "erase", str(backup), "--as-in", str(kept), "--user", user, *means])
     assert "run the command twice" in capsys.readouterr().err
+
+
+def test_what_the_recovery_had_to_say_is_said(kept, erase, user):
+    segment = max(kept.glob("*.fslog"))
+    segment.write_bytes(segment.read_bytes()[:-20])
+
+    code, _, remarks = erase("--user", user)
+
+    assert 0 == code and "were no whole record" in remarks
+    assert [] == [*kept.glob("*.torn")]

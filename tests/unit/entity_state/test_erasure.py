@@ -54,12 +54,15 @@ from fraudsdk.entity_state.layout import (
 )
 from fraudsdk.entity_state.log_format import MAX_RECORD_WORDS, RECORD_WORDS
 from fraudsdk.entity_state.parts import PartCodec, Taken
-from fraudsdk.errors import CorruptStateError
+from fraudsdk.entity_state.snapshot import read_snapshot, restore, write_snapshot
+from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
+from fraudsdk.errors import CorruptStateError, StateError
 from fraudsdk.features.spec import Feature, FeatureSet
 
 MINUTE_US = 60_000_000
 COUNTRIES = ("FR", "GB")
 SCHEMA = b"eight or more bytes"
+IDENTITY = StateIdentity.of(b"record", b"state", b"a key of sixteen bytes")
 # Kinds with rings and without, pairs of all sorts: the other one with entities of its own, counted only, and neither.
 FEATURES = FeatureSet(
     "erasable",
@@ -457,6 +460,36 @@ def test_more_keys_than_a_set_began_with():
 
     assert 6_000 == taken.n_transactions and 1 + 6_000 + 6_000 + 1 == taken.n_entities == len(traces.entities)
     assert 6_000 == driver.engine.memory.meta[META_ENTITIES]  # the merchants
+
+
+# --- of files --------------------------------------------------------------------------------------------------------
+
+
+def test_tombstones_are_in_a_snapshot(tmp_path):
+    driver, directory = driver_after(events(20, seed=17)), StateDirectory(tmp_path)
+    for mark in (5, 6):
+        erase(driver, subject(driver, "user_id", "u1", mark=mark), mark)
+    path = write_snapshot(directory, IDENTITY, driver.engine.memory, [], 12)
+
+    snapshot, sections = read_snapshot(path)
+    other = driver_after([]).engine.memory
+    restore(other, snapshot, sections)
+    directory.close()
+
+    assert 2 == snapshot.n_tombstones
+    assert [[5, 5, 9], [6, 6, 9]] == other.tombstones.tolist() == erasure.tombstones_in(directory)[1].tolist()
+
+
+def test_a_snapshot_of_before_there_were_tombstones_is_refused_by_its_version(tmp_path):
+    directory = StateDirectory(tmp_path)
+    path = write_snapshot(directory, IDENTITY, driver_after([]).engine.memory, [], 12)
+    directory.close()
+    words = np.fromfile(path, "<i8")
+    words[1] = 1
+    words.tofile(path)
+
+    with pytest.raises(StateError, match="has format 1, of a version before the first release"):
+        read_snapshot(path)
 
 
 # --- of parts --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from twin.comparison import Driver
 from twin.events import Event
 
-from fraudsdk.entity_state import log_kernels, part_kernels, snapshot
+from fraudsdk.entity_state import log_format, log_kernels, part_kernels, snapshot
 from fraudsdk.entity_state.layout import (
     DISTINCT_CAPACITY,
     DISTINCT_CHUNK,
@@ -244,7 +244,7 @@ def header_of(version) -> np.ndarray:
 
 def test_records_of_a_later_version_are_not_called_torn(tmp_path):
     path = tmp_path / "segment"
-    np.concatenate((header_of(2), np.arange(40))).astype("<i8").tofile(path)
+    np.concatenate((header_of(log_format.FORMAT_VERSION + 1), np.arange(40))).astype("<i8").tofile(path)
 
     with pytest.raises(StateError, match="upgrade fraudsdk"):
         has_record(path, 1)

@@ -7,7 +7,9 @@ import os
 import shutil
 import threading
 import time
+import warnings
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -504,6 +506,65 @@ def test_killed_before_older_files_are_removed_whoever_comes_next_removes_them(
         assert not erase_in(state_dir, config, clock, user_id="u-1").was_known
 
     assert [] == betraying(state_dir, keys)
+
+
+class Killed(BaseException):
+    """The process is gone, from here on."""
+
+
+def killed_at(monkeypatch, step, *, before) -> list[str]:
+    """Have the process die at the so-manyth change of the directory, before or after it; what it had come to."""
+    done = []
+
+    def dying(name, change):
+        def changed(*arguments, **options):
+            if len(done) == step and before:
+                raise Killed
+            result = change(*arguments, **options)
+            done.append(name)
+            if len(done) == step + 1:
+                raise Killed
+            return result
+
+        return changed
+
+    monkeypatch.setattr(os, "fsync", dying("sync", os.fsync))
+    monkeypatch.setattr(Path, "replace", dying("rename", Path.replace))
+    monkeypatch.setattr(Path, "unlink", dying("remove", Path.unlink))
+    return done
+
+
+def test_killed_at_any_change_of_the_directory_it_is_erased_or_it_is_not(
+    scorer, kept, config, clock, tmp_path, artefact, monkeypatch
+):
+    state_dir, keys = kept
+    (state_dir / f"log-{7:020d}-80.torn").write_bytes(min(keys).to_bytes(8, "little", signed=True))
+    everything, outcomes, step = remembered(scorer), [], 0
+    while True:
+        for before in (True, False):
+            there = shutil.copytree(state_dir, tmp_path / f"{step} {before}")
+            with monkeypatch.context() as patch:
+                done = killed_at(patch, step, before=before)
+                try:
+                    erase_in(there, config, clock, user_id="u-1")
+                except Killed:
+                    pass
+                else:
+                    assert {"sync", "rename", "remove"} == set(done)
+                    assert outcomes == sorted(outcomes) and {False, True} == set(
+                        outcomes
+                    )  # not erased, and from then on erased
+                    return
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                after = Scorer.open(ScorerConfig(model=artefact, hash_key=KEY, state_dir=there), clock=clock)
+            is_erased = bool(len(after._engine.memory.tombstones))
+            found = remembered(after)
+            after.close()
+            outcomes.append(is_erased)
+            assert is_erased or everything == found
+            assert not is_erased or [] == betraying(there, keys), done
+        step += 1
 
 
 def test_a_snapshot_that_cannot_be_written_leaves_everything(kept, config, clock, monkeypatch):
