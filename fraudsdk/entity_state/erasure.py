@@ -494,9 +494,20 @@ def scan_files(paths: Iterable[Path], subject: Subject, traces: Traces) -> tuple
 
     Its identifiers, its entities and its transactions are looked for, as eight bytes each.
     """
-    keys = np.concatenate((subject.targets[:, 1], traces.entities, traces.transactions)).astype("<i8")
-    patterns = _set_of(np.concatenate((keys, keys.byteswap())).astype(np.int64).tolist())
+    patterns = patterns_of(subject, traces)
     return tuple(_scanned(path, patterns) for path in paths)
+
+
+def patterns_of(subject: Subject, traces: Traces) -> Words:
+    """The keys of a subject as eight bytes in either order, for `n_found_in`."""
+    keys = np.concatenate((subject.targets[:, 1], traces.entities, traces.transactions)).astype("<i8")
+    return _set_of(np.concatenate((keys, keys.byteswap())).astype(np.int64).tolist())
+
+
+def n_found_in(octets: bytes, patterns: Words) -> int:
+    """How often one of some patterns is in bytes, wherever it begins."""
+    n, _ = kernels.scan(np.frombuffer(octets, np.uint8).copy(), patterns)
+    return int(n)
 
 
 def _scanned(path: Path, patterns: Words) -> Scanned:

@@ -106,11 +106,14 @@ class Changes:
         Which entities cannot be said: some changes were missed.
     has_lost_ours : bool
         The store is not where our last commit left it: it lost changes of ours.
+    must_leave : bool
+        Somebody is being erased: write what there is, leave, forget, and join again when it is over.
     """
 
     keys: frozenset[int]
     is_everything: bool
     has_lost_ours: bool
+    must_leave: bool
 
 
 class SharedStore(Protocol):
@@ -129,7 +132,13 @@ class SharedStore(Protocol):
         ------
         StateError
             State there means something else than `schema` says, or every slot is held.
+        StateUnavailableError
+            Somebody is being erased, too.
         """
+        ...
+
+    def tombstones(self) -> list[tuple[int, int]]:
+        """Marks of who was erased, and when, microseconds since the Unix epoch."""
         ...
 
     def resume(self) -> None:

@@ -90,9 +90,14 @@ def shared_state_of(
         raise ConfigurationError("state that is shared needs a hash_key, the same for all who share it; pass one")
     if config.state_dir is not None:
         raise ConfigurationError("state is either kept in a state_dir or shared; leave one of them out")
-    identity = identity_of(engine, encoder.vocabulary, config.hash_key)
-    schema = hashlib.blake2b(identity.record + identity.state + identity.key, digest_size=16).digest()
+    schema = shared_schema_of(engine, encoder.vocabulary, config.hash_key)
     return SharedState(store, PartCodec(schema), schema, engine, lock, clock)
+
+
+def shared_schema_of(engine: FeatureEngine, vocabulary: Vocabulary, hash_key: bytes) -> bytes:
+    """What shared parts mean, in 16 bytes."""
+    identity = identity_of(engine, vocabulary, hash_key)
+    return hashlib.blake2b(identity.record + identity.state + identity.key, digest_size=16).digest()
 
 
 def another(engine: FeatureEngine, encoder: Encoder) -> FeatureEngine:

@@ -39,6 +39,7 @@ from fraudsdk.encoding.vocabulary import Vocabulary
 from fraudsdk.entity_state.layout import CHANGED_BLIND
 from fraudsdk.entity_state.store import SharedStore
 from fraudsdk.errors import (
+    ConfigurationError,
     DeadlineExceededError,
     FraudSDKError,
     InvalidTransactionError,
@@ -472,7 +473,7 @@ class Scorer:
         Raises
         ------
         ConfigurationError
-            Nobody is named, or no feature reads such a field.
+            Nobody is named, or no feature reads such a field; or state is shared.
         InvalidTransactionError
             One is no identifier.
         StateUnavailableError
@@ -482,6 +483,10 @@ class Scorer:
         -------
         Decisions wait while the memory is searched: some 0.7 s for a million entities.
         """
+        if self._shared is not None:
+            raise ConfigurationError(
+                "state is shared, and others remember the subject too; run fraudsdk state erase with the URL of Redis"
+            )
         return erase_live(self._encoder, self._engine, self._state, self._lock, identifiers, self._clock)
 
     def counters(self) -> dict[str, int]:

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fraudsdk.entity_state.layout import CHANGED_FULL, CHANGED_N
-from fraudsdk.entity_state.memory import everything
+from fraudsdk.entity_state.memory import TOMBSTONE_WORDS, everything
 from fraudsdk.entity_state.parts import PartCodec, Taken
 from fraudsdk.entity_state.store import Committed, Parts, SharedStore
 from fraudsdk.entity_state.writer import Lost
@@ -106,7 +106,8 @@ class SharedState:
         self._clock = clock
         self._breaker = Breaker(clock)
         self._is_ours = True  # False in a forked child
-        self._has_joined = True  # False once another has our slot
+        self._has_joined = True  # False once another has our slot, or somebody is being erased
+        self._is_leaving = False  # for as long as it takes to write what there is
         self._taken = _NOTHING  # of what changed, and on its way to what waits
         self._waiting: dict[int, None] = {}  # to be written
         self._unanswered: dict[int, bytes] = {}  # a commit that may have been written or not
@@ -139,6 +140,7 @@ class SharedState:
         self._readers = concurrent.futures.ThreadPoolExecutor(_READERS, "fraudsdk-read")
         self._free_readers = threading.BoundedSemaphore(2 * _READERS)
         self._stopping = threading.Event()
+        self._learn_tombstones()
         self._begin_survey()
         self._thread = threading.Thread(target=self._run, name="fraudsdk-shared", daemon=True)
         _shared_states.add(self)
@@ -171,7 +173,8 @@ class SharedState:
         """
         if not keys:
             return True
-        if not self._is_ours or not self._breaker.allows() or not self._free_readers.acquire(blocking=False):
+        may_ask = self._is_ours and self._has_joined and self._breaker.allows()
+        if not may_ask or not self._free_readers.acquire(blocking=False):
             return False
         self._note_reading(keys, 1)
         self._lock.release()
@@ -200,10 +203,12 @@ class SharedState:
 
     def room(self) -> str:
         """Empty, or why nothing more can be remembered."""
-        is_full = not self._is_ours or len(self._waiting) + len(self._unread) >= MAX_WAITING
+        is_full = not self._is_ours or self._is_leaving or len(self._waiting) + len(self._unread) >= MAX_WAITING
         self._memory.changed[CHANGED_FULL] = is_full
         if not is_full:
             return ""
+        if self._is_leaving:
+            return "somebody is being erased; send it again"
         if not self._is_ours:
             return "it is shared by the process that this one was forked from; open a scorer of its own"
         return f"{MAX_WAITING} entities wait for the store: {self._trouble or 'it is too slow'}"
@@ -392,6 +397,9 @@ class SharedState:
         changes = self._store.poll()
         if changes.has_lost_ours:
             self._write_everything_again()
+        if changes.must_leave:
+            self._leave_for_now()
+            return
         self._put_damaged_aside()
         self._note_elsewhere(changes.keys)
         if changes.is_everything:
@@ -431,6 +439,33 @@ class SharedState:
                 self._memory.elsewhere = self._surveyed
                 self._engine.adopt_memory()
 
+    def _leave_for_now(self) -> None:
+        """Write what there is, and forget everything until whoever is being erased has been; decisions go on without."""
+        self._read_after_all()
+        with self._lock:
+            self._is_leaving = True
+            self.room()
+        try:
+            while self._n_waiting():
+                self._collect()
+                self._write()
+            self._store.leave()
+            with self._lock:
+                self._forget_everything()
+        finally:
+            self._is_leaving = False
+            with self._lock:
+                self.room()
+
+    def _forget_everything(self) -> None:
+        sets = (self._unread, self._stale, self._damaged, self._damaged_here)
+        for each in (self._waiting, self._unanswered, *sets):
+            each.clear()
+        self._memory.forget_entities()
+        self._memory.elsewhere = everything()
+        self._engine.adopt_memory()
+        self._survey, self._has_joined = None, False
+
     def _note_elsewhere(self, keys: Collection[int]) -> None:
         """The store has these entities."""
         kernels.add_elsewhere(np.fromiter(keys, np.int64, len(keys)), self._surveyed)
@@ -467,17 +502,21 @@ class SharedState:
         with self._lock:
             self._counts["shared_slots_lost"] += 1
             self._counts["shared_entities_lost"] += self._n_waiting()
-            sets = (self._unread, self._stale, self._damaged, self._damaged_here)
-            for each in (self._waiting, self._unanswered, *sets):
-                each.clear()
-            self._memory.forget_entities()
-            self._has_joined = False
+            self._forget_everything()
 
     def _join_if_needed(self) -> None:
         if not self._has_joined:
             self._store.join(self._schema)
+            self._learn_tombstones()
             self._begin_survey()
             self._has_joined = True
+
+    def _learn_tombstones(self) -> None:
+        """Whoever was erased is not remembered again by what happened before."""
+        rows = [(mark, erased_us, 0) for mark, erased_us in self._store.tombstones()]
+        with self._lock:
+            self._memory.tombstones = np.array(rows, np.int64).reshape(-1, TOMBSTONE_WORDS)
+            self._engine.adopt_memory()
 
     def _finish(self) -> None:
         """The last changes."""

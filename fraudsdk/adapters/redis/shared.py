@@ -3,7 +3,9 @@ State that several processes share in Redis, each writing parts of its own.
 
 ::
 
-    fs1:{GROUP}:writers    HASH    schema = what parts mean; N = "TOKEN LEASED-UNTIL" of the writer of slot N, "" once it has left
+    fs1:{GROUP}:writers     HASH    schema = what parts mean; N = "TOKEN LEASED-UNTIL" of the writer of slot N, "" once it has left;
+                                    erasing = the same of whoever erases somebody: writers leave, and none joins
+    fs1:{GROUP}:tombstones  HASH    mark of who was erased = when, microseconds since the Unix epoch
 
 and, of the writer of slot N, what `RedisStore` keeps for ``GROUP.N``.
 """
@@ -23,12 +25,15 @@ from fraudsdk.adapters.redis.connection import Client
 from fraudsdk.adapters.redis.store import RedisStore, answer_of, key_of
 from fraudsdk.entity_state.store import Changes, Committed, Parts
 from fraudsdk.entity_state.writer import Lost
-from fraudsdk.errors import ConfigurationError, StateError
+from fraudsdk.errors import ConfigurationError, StateError, StateUnavailableError
 
 # A slot that nobody holds, lowest first; else one whose lease has run out.  Redis' own clock counts.
 _LEASE: Final = """
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
+local erasing = redis.call('HGET', KEYS[1], 'erasing')
+if erasing and tonumber(string.match(erasing, ' (%d+)$')) >= now then return 'ERASING' end
+if erasing then redis.call('HDEL', KEYS[1], 'erasing') end
 local schema = redis.call('HGET', KEYS[1], 'schema')
 if schema and schema ~= ARGV[1] then return 'FOREIGN' end
 local slot
@@ -116,6 +121,8 @@ class SharedRedis:
         token, self._schema = secrets.token_hex(16).encode(), schema.hex()
         args: list[Any] = [self._schema, token, self._max_writers, self._lease_ms]
         slot = answer_of(lambda: self._lease(keys=[self._writers_key], args=args))
+        if slot == b"ERASING":
+            raise StateUnavailableError(f"somebody is being erased from group {self._group!r}; join again later")
         if slot == b"FOREIGN":
             raise StateError(
                 f"state of group {self._group!r} in Redis is of other features, another vocabulary or another hash_key; "
@@ -131,7 +138,12 @@ class SharedRedis:
         self._place = self._store.claim(token)
         self._slot = int(slot)
         self._feeds = {}
-        self._follow_new_writers(self._written_slots())
+        self._follow_new_writers(self._written_slots()[0])
+
+    def tombstones(self) -> list[tuple[int, int]]:
+        """As `SharedStore`."""
+        found = answer_of(lambda: self._client.hgetall(f"fs1:{{{self._group}}}:tombstones"))
+        return [(int(mark), int(erased_us)) for mark, erased_us in found.items()]
 
     def resume(self) -> None:
         """As `SharedStore`."""
@@ -174,7 +186,7 @@ class SharedRedis:
     def poll(self) -> Changes:
         """As `SharedStore`."""
         self._keep_lease()
-        slots = self._written_slots()
+        slots, must_leave = self._written_slots()
         is_everything = self._follow_new_writers(slots)
         keys: set[int] = set()
         following = list(self._feeds.values())
@@ -187,7 +199,8 @@ class SharedRedis:
             raise Lost
         for feed, answer in zip(following, answers, strict=True):
             is_everything |= not feed.take(answer, keys)
-        return Changes(frozenset(keys), is_everything, token is None or int(place or 0) != self._place)
+        has_lost_ours = token is None or int(place or 0) != self._place
+        return Changes(frozenset(keys), is_everything, has_lost_ours, must_leave)
 
     def quarantine(self, key: int) -> None:
         """As `SharedStore`."""
@@ -224,9 +237,10 @@ class SharedRedis:
         args: list[Any] = [self._slot, self._token, lease_ms, self._schema]
         return bool(answer_of(lambda: self._keep(keys=[self._writers_key], args=args)))
 
-    def _written_slots(self) -> set[int]:
+    def _written_slots(self) -> tuple[set[int], bool]:
+        """Slots that others ever had, and whether somebody is being erased."""
         held = answer_of(lambda: self._client.hkeys(self._writers_key))
-        return {int(slot) for slot in held if slot != b"schema"} - {self._slot}
+        return {int(slot) for slot in held if slot.isdigit()} - {self._slot}, b"erasing" in held
 
     def _follow_new_writers(self, slots: set[int]) -> bool:
         """Follow writers that were not followed yet; True where there are any: what they had changed is not known."""

@@ -51,9 +51,13 @@ def run(args: argparse.Namespace) -> int | None:
 def _action(
     actions: Any, name: str, act: Callable[[argparse.Namespace], int | None], **said: str
 ) -> argparse.ArgumentParser:
-    """The parser of one action; all but `import` are about a directory that is there."""
+    """The parser of one action; most are about a directory that is there."""
     parser = new_parser(actions, name, run, **said)
-    if act is not _import:
+    if act is _erase:
+        parser.add_argument(
+            "where", metavar="DIR|URL", help="a scorer's state directory, or the Redis that processes share"
+        )
+    elif act is not _import:
         parser.add_argument("directory", metavar="DIR", type=Path, help="a scorer's state directory")
     parser.set_defaults(act=act)
     return parser
@@ -103,9 +107,11 @@ def _add_erase(actions: Any) -> argparse.ArgumentParser:
         _erase,
         summary="erase a subject: everything that is kept of a user, a card, a device, ...",
         example="fraudsdk state erase /var/lib/fraud/state --user u-1 --card c-1 --model models/cards --hash-key-file key",
-        more="The scorer must have stopped; one that runs has Scorer.erase.  Every older file is removed, and all files are "
-        "looked through afterwards: exit code 1 where something is still found.",
+        more="Of a directory the scorer must have stopped; one that runs has Scorer.erase.  Every older file is removed.  Of a "
+        "Redis, such as redis://fraud@redis.bank:6379/0, or @FILE that holds the URL, processes that run leave for that time, "
+        "and decide on.  What is left is looked through: exit code 1 where something is still found.",
     )
+    parser.add_argument("--group", metavar="NAME", default="s", help="of the processes that share a Redis (default: s)")
     add_identifiers(parser)
     _add_what_it_was_kept_with(parser)
     return parser
@@ -353,6 +359,46 @@ def _compact(args: argparse.Namespace) -> None:
 
 
 def _erase(args: argparse.Namespace) -> int:
+    is_shared = "://" in args.where or args.where.startswith("@")
+    args.directory = None if is_shared else Path(args.where)
+    erased = _erased_from_redis(args) if is_shared else _erased_from_directory(args)
+    for problem in erased.problems:
+        note(problem)
+    if erased.counters:
+        note_forgotten(erased.counters)
+    for line in _erased_lines(erased):
+        say(line)
+    for kind in erased.unsearched:
+        note(f"which of {kind} are of whom cannot be told from their keys; those that the log named are erased")
+    if is_shared:
+        note("the files of Redis hold what was until they are written anew: have it run BGSAVE and BGREWRITEAOF")
+    if erased.n_found:
+        where = f"group {args.group}" if is_shared else args.where
+        note(f"fraudsdk state: {where} still says something of whom was erased, in what is named above")
+        return FOUND_WRONG
+    return 0
+
+
+def _erased_from_redis(args: argparse.Namespace) -> Erased:
+    from fraudsdk.config import ScorerConfig
+    from fraudsdk.telemetry.clock import SYSTEM_CLOCK
+
+    try:
+        from fraudsdk.adapters.redis import connect
+        from fraudsdk.adapters.redis.erasure import erase_shared
+    except ImportError as error:
+        raise ConfigurationError("Redis needs redis-py; pip install 'fraudsdk[redis]'") from error
+
+    identifiers, hash_key = identifiers_of(args), hash_key_of(args.hash_key_file)
+    if args.as_in is not None:
+        raise ConfigurationError("--as-in is for a directory; name whom to erase")
+    url = Path(args.where[1:]).read_text(encoding="utf-8").strip() if args.where.startswith("@") else args.where
+    config = ScorerConfig(model=args.model, features=args.features, hash_key=hash_key)
+    with connect(url, timeout_s=5.0) as client, counting("erase", 0, unit="parts") as progress:
+        return erase_shared(client, args.group, config, identifiers, SYSTEM_CLOCK.now_us(), progress=progress)
+
+
+def _erased_from_directory(args: argparse.Namespace) -> Erased:
     from fraudsdk.entity_state.survey import survey
     from fraudsdk.scorer.erasure import erase_as_in, erase_kept
     from fraudsdk.telemetry.clock import SYSTEM_CLOCK
@@ -361,20 +407,8 @@ def _erase(args: argparse.Namespace) -> int:
     with _locked(args.directory) as directory, _saying_what_is_full(args.directory):
         config = _config_of(args, hash_key, survey(directory))
         if args.as_in is None:
-            erased = erase_kept(directory, config, identifiers, SYSTEM_CLOCK.now_us())
-        else:
-            erased = erase_as_in(directory, config, args.as_in)
-    for problem in erased.problems:
-        note(problem)
-    note_forgotten(erased.counters)
-    for line in _erased_lines(erased):
-        say(line)
-    for kind in erased.unsearched:
-        note(f"which of {kind} are of whom cannot be told from their keys; those that the log named are erased")
-    if erased.n_found:
-        note(f"fraudsdk state: {args.directory} still says something of whom was erased, in the files named above")
-        return FOUND_WRONG
-    return 0
+            return erase_kept(directory, config, identifiers, SYSTEM_CLOCK.now_us())
+        return erase_as_in(directory, config, args.as_in)
 
 
 def _erased_lines(erased: Erased) -> Iterator[str]:

@@ -116,7 +116,7 @@ def test_what_is_still_there_is_named_and_an_exit_code_says_so(kept, erase, user
 
     assert 1 == code and 1 == len(remarks.splitlines())
     assert re.search(r"scanned +notes +11 B +found 1 times, first at byte 3", said)
-    assert "still says something of whom was erased, in the files named above" in remarks
+    assert "still says something of whom was erased, in what is named above" in remarks
 
 
 @pytest.mark.parametrize(
