@@ -106,6 +106,8 @@ class Changes:
         Which entities cannot be said: some changes were missed.
     has_lost_ours : bool
         The store is not where our last commit left it: it lost changes of ours.
+    told : tuple of (int, int, int)
+        What others were told of transactions that they do not know: key, flags to set, flags to clear.
     must_leave : bool
         Somebody is being erased: write what there is, leave, forget, and join again when it is over.
     """
@@ -113,6 +115,7 @@ class Changes:
     keys: frozenset[int]
     is_everything: bool
     has_lost_ours: bool
+    told: tuple[tuple[int, int, int], ...]
     must_leave: bool
 
 
@@ -173,6 +176,10 @@ class SharedStore(Protocol):
         Lost
             Another holds the slot.
         """
+        ...
+
+    def tell(self, amendments: Sequence[tuple[int, int, int]]) -> None:
+        """Pass on what was said of transactions that another writer decided on."""
         ...
 
     def quarantine(self, key: int) -> None:

@@ -296,6 +296,10 @@ class FeatureEngine:
         """Keys of the entities that the transaction that was just observed names."""
         return [key for key in self._keys[:, kernels.KEY].tolist() if key]
 
+    def remembers(self, transaction_key: int) -> bool:
+        """Whether a transaction is in the journal."""
+        return int(kernels.journal_row(self._context, transaction_key)) >= 0
+
     def keys_of(self, transaction_key: int) -> list[int]:
         """Keys of the entities whose windows a remembered transaction is in; none of one that is not remembered."""
         row = kernels.journal_row(self._context, transaction_key)

@@ -427,7 +427,8 @@ class Scorer:
         Returns
         -------
         bool
-            False when the transaction is no longer remembered, which is counted.
+            False when the transaction is no longer remembered, which is counted.  Where state is shared and another process
+            decided, it is passed on.
 
         Raises
         ------
@@ -447,6 +448,10 @@ class Scorer:
         said = [] if is_fraud is None else [label_bits(is_fraud)]
         said += [] if declined is None else [answer_bits(declined)]
         with self._lock:
+            if self._shared is not None and not self._engine.remembers(key):
+                for bits in said:
+                    self._shared.pass_on(key, *bits)
+                return True
             self._require_at_hand(key)
             remembered = all([self._amend(key, *bits) for bits in said])  # noqa: C419  # each is said, whatever the first came to
             if because := self._settled():

@@ -49,6 +49,8 @@ _READERS: Final = 4
 STALE_S: Final = 1.0
 # Entities that wait to be written, or to be read after all; beyond it nothing more is remembered.
 MAX_WAITING: Final = 100_000
+# Labels and answers for transactions that another process decided on.
+MAX_TO_TELL: Final = 10_000
 # Between two looks; some ten thousand transactions.  Where more come everything counts as changed.
 _CHANGES: Final = 1 << 17
 _PER_COMMIT: Final = 500
@@ -116,6 +118,8 @@ class SharedState:
         self._damaged_here: set[int] = set()  # our own part, which is to be put aside
         self._reading: dict[int, int] = {}  # by how many threads
         self._stale: set[int] = set()  # others changed them
+        self._to_tell: list[tuple[int, int, int]] = []  # of transactions that others decided on
+        self._told: list[tuple[int, int, int]] = []  # by others, of transactions that may be ours
         self._survey: Iterator[list[int]] | None = None  # under way: which entities the store has
         self._surveyed = everything()
         self._trouble = ""
@@ -200,6 +204,19 @@ class SharedState:
         for key in keys:
             self._waiting.pop(key, None)
         self.room()
+
+    def pass_on(self, key: int, set_bits: int, clear_bits: int) -> None:
+        """
+        Tell the others what was said of a transaction that is not remembered here.
+
+        Raises
+        ------
+        StateUnavailableError
+            Too much waits to be told.
+        """
+        if not self._is_ours or len(self._to_tell) >= MAX_TO_TELL:
+            raise StateUnavailableError("what was said was not taken: the store is slow or down; say it again later")
+        self._to_tell.append((key, set_bits, clear_bits))
 
     def room(self) -> str:
         """Empty, or why nothing more can be remembered."""
@@ -326,6 +343,7 @@ class SharedState:
                 self._collect()
                 self._join_if_needed()
                 self._write()
+                self._tell()
                 if self._clock.monotonic_ns() >= next_refresh_ns:
                     self._refresh()
                     next_refresh_ns = self._clock.monotonic_ns() + int(1e9 * REFRESH_S)
@@ -400,6 +418,8 @@ class SharedState:
         if changes.must_leave:
             self._leave_for_now()
             return
+        self._told += changes.told
+        self._amend_what_is_ours()
         self._put_damaged_aside()
         self._note_elsewhere(changes.keys)
         if changes.is_everything:
@@ -470,6 +490,30 @@ class SharedState:
         """The store has these entities."""
         kernels.add_elsewhere(np.fromiter(keys, np.int64, len(keys)), self._surveyed)
 
+    def _tell(self) -> None:
+        with self._lock:
+            some = self._to_tell[:_PER_COMMIT]
+        if some:
+            self._store.tell(some)  # one that was not answered is told twice, and counts once
+            with self._lock:
+                del self._to_tell[: len(some)]
+
+    def _amend_what_is_ours(self) -> None:
+        """What others were told of transactions that were decided here."""
+        with self._lock:
+            self._told = [each for each in self._told if self._engine.remembers(each[0])]
+            keys = {key for amendment in self._told for key in self._engine.keys_of(amendment[0])}
+            missing = [*keys - {*self._known(keys)}]
+        for first in range(0, len(missing), _PER_READ):
+            some = missing[first : first + _PER_READ]
+            parts = self._store.read(some)
+            with self._lock:
+                for key in {*some} - {*self._known(some)}:
+                    self._take_up(key, parts)
+        while self._told:
+            with self._lock:
+                self._engine.amend(*self._told.pop())
+
     def _put_damaged_aside(self) -> None:
         """Our own part of an entity is written anew from what is in memory, if anything is."""
         for key in list(self._damaged_here):
@@ -527,6 +571,7 @@ class SharedState:
                 self._join_if_needed()
                 self._read_after_all()
                 self._write()
+                self._tell()
                 if not self._waiting and not self._unanswered:
                     break
             except Lost:

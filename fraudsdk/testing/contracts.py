@@ -345,6 +345,16 @@ class SharedStoreContract:
         refused = _refusal(lambda: writer().join(b"another"))
         assert isinstance(refused, StateError) and "group" in str(refused)
 
+    def test_what_one_was_told_the_others_hear_once(self, writer: Callable[..., SharedStore]) -> None:
+        one, other = writer(), writer()
+        one.join(b"schema")
+        other.join(b"schema")
+        one.tell([(1, 2, 3), (-(2**63), 0, 2**40)])
+        one.tell([(4, 5, 6)])
+
+        assert ((1, 2, 3), (-(2**63), 0, 2**40), (4, 5, 6)) == other.poll().told
+        assert () == other.poll().told == one.poll().told
+
     def test_entities_are_listed(self, writer: Callable[..., SharedStore]) -> None:
         one, other = writer(), writer()
         one.join(b"schema")

@@ -5,6 +5,7 @@ State that several processes share in Redis, each writing parts of its own.
 
     fs1:{GROUP}:writers     HASH    schema = what parts mean; N = "TOKEN LEASED-UNTIL" of the writer of slot N, "" once it has left;
                                     erasing = the same of whoever erases somebody: writers leave, and none joins
+    fs1:{GROUP}:told        STREAM  labels and answers for transactions that another process decided on
     fs1:{GROUP}:tombstones  HASH    mark of who was erased = when, microseconds since the Unix epoch
 
 and, of the writer of slot N, what `RedisStore` keeps for ``GROUP.N``.
@@ -60,6 +61,10 @@ redis.call('HSET', KEYS[1], 'schema', ARGV[4], ARGV[1], ARGV[3] == '0' and '' or
 return 1
 """
 _FEED_ENTRIES: Final = 1_000
+# Of what was told; each holds up to some hundred labels.  Processes read it twenty times a second.
+_TOLD_KEPT: Final = 10_000
+_TOLD_AT_ONCE: Final = 100
+_AMENDMENT: Final = struct.Struct("<3q")
 _PER_SCAN: Final = 1_000
 _QUARANTINE_S: Final = 7 * 86_400
 DEFAULT_TTL_S: Final = 180 * 86_400
@@ -105,6 +110,7 @@ class SharedRedis:
         self._ttl_s = ttl_s
         self._is_cluster = isinstance(client, redis.RedisCluster)
         self._writers_key = f"fs1:{{{group}}}:writers"
+        self._told_key = f"fs1:{{{group}}}:told"
         self._lease = client.register_script(_LEASE)
         self._keep = client.register_script(_KEEP)
         self._slot = -1
@@ -113,6 +119,7 @@ class SharedRedis:
         self._store: RedisStore | None = None
         self._stores: dict[int, RedisStore] = {}
         self._feeds: dict[int, _Feed] = {}
+        self._last_told = b"0-0"
         self._store_of(0)  # refuses what will not do
         self._kept_at_s = 0.0
 
@@ -138,6 +145,8 @@ class SharedRedis:
         self._place = self._store.claim(token)
         self._slot = int(slot)
         self._feeds = {}
+        newest: list[Any] = answer_of(lambda: self._client.xrevrange(self._told_key, count=1))
+        self._last_told = newest[0][0] if newest else b"0-0"
         self._follow_new_writers(self._written_slots()[0])
 
     def tombstones(self) -> list[tuple[int, int]]:
@@ -192,15 +201,21 @@ class SharedRedis:
         following = list(self._feeds.values())
         pipe = self._client.pipeline(transaction=False)
         pipe.hmget(self._own.meta, "tok", "o")
+        pipe.xread({self._told_key: self._last_told}, count=_TOLD_AT_ONCE)
         for feed in following:
             pipe.xread({feed.name: feed.last}, count=_FEED_ENTRIES)
-        (token, place), *answers = answer_of(pipe.execute)
+        (token, place), told, *answers = answer_of(pipe.execute)
         if token not in (None, self._token):
             raise Lost
         for feed, answer in zip(following, answers, strict=True):
             is_everything |= not feed.take(answer, keys)
         has_lost_ours = token is None or int(place or 0) != self._place
-        return Changes(frozenset(keys), is_everything, has_lost_ours, must_leave)
+        return Changes(frozenset(keys), is_everything, has_lost_ours, tuple(self._amendments_in(told)), must_leave)
+
+    def tell(self, amendments: Sequence[tuple[int, int, int]]) -> None:
+        """As `SharedStore`."""
+        entry: dict[Any, Any] = {"w": self._token, "a": b"".join(_AMENDMENT.pack(*each) for each in amendments)}
+        answer_of(lambda: self._client.xadd(self._told_key, entry, maxlen=_TOLD_KEPT))
 
     def quarantine(self, key: int) -> None:
         """As `SharedStore`."""
@@ -221,6 +236,12 @@ class SharedRedis:
     def _own(self) -> RedisStore:
         assert self._store is not None, "join first"
         return self._store
+
+    def _amendments_in(self, answer: Any) -> Iterator[tuple[int, int, int]]:
+        for entry, fields in _entries(answer):
+            self._last_told = entry
+            if fields[b"w"] != self._token:
+                yield from _AMENDMENT.iter_unpack(fields[b"a"])
 
     def _store_of(self, slot: int) -> RedisStore:
         if slot not in self._stores:
@@ -265,19 +286,17 @@ class _Feed:
 
     def take(self, answer: Any, keys: set[int]) -> bool:
         """Add what changed to `keys`; False where entries are missing."""
-        streams = list(answer.values()) if isinstance(answer, dict) else [entries for _, entries in answer or ()]
         is_whole = True
-        for entry, fields in (pair for stream in streams for pair in _pairs(stream)):
+        for entry, fields in _entries(answer):
             is_whole &= int(fields[b"o"]) == self._place
             self._place, self.last = int(fields[b"n"]), entry
             keys.update(struct.unpack(f"<{len(fields[b'k']) // 8}q", fields[b"k"]))
         return is_whole
 
 
-def _pairs(stream: Any) -> list[Any]:
-    """Entries of a stream, as both versions of the protocol put them."""
-    return (
-        stream[0]
-        if stream and isinstance(stream[0], list) and stream[0] and isinstance(stream[0][0], tuple)
-        else stream
-    )
+def _entries(answer: Any) -> list[Any]:
+    """Entries of the one stream that was read, as both versions of the protocol put them."""
+    if not answer:
+        return []
+    (entries,) = answer.values() if isinstance(answer, dict) else [read for _, read in answer]
+    return entries[0] if entries and isinstance(entries[0], list) else entries

@@ -416,6 +416,35 @@ def test_feedback_finds_what_went_out_of_memory_and_is_refused_where_it_cannot(o
     assert_same(row_of(labelled, asked), row_of(scorer, asked))
 
 
+def test_a_label_may_be_told_to_any_process(opened):
+    one, other = opened(), opened()
+    for i in range(6):
+        one.score(purchase(i))
+    settled(one, other)
+
+    assert other.feedback("t-3", is_fraud=True, declined=True)
+    assert eventually(lambda: one.counters()["labels"] == 1)
+    settled(one, other)
+
+    labelled = alone([purchase(i) for i in range(6)])
+    labelled.feedback("t-3", is_fraud=True, declined=True)
+    asked = purchase(9, event_time=NOON + timedelta(days=9))
+    for scorer in (one, other):
+        assert_same(row_of(labelled, asked), row_of(scorer, asked))
+
+
+def test_labels_that_cannot_be_passed_on_are_refused_once_too_many_wait(opened, server, monkeypatch):
+    monkeypatch.setattr(shared_state, "MAX_TO_TELL", 5)
+    scorer = opened()
+    server.process.send_signal(signal.SIGSTOP)
+
+    taken = [scorer.feedback(f"of another process {i}", is_fraud=True) for i in range(5)]
+
+    assert [True] * 5 == taken
+    with pytest.raises(StateUnavailableError, match="say it again later"):
+        scorer.feedback("of another process 5", is_fraud=True)
+
+
 def _told(scorer) -> bool:
     try:
         return scorer.feedback("t-0", is_fraud=True)
