@@ -259,7 +259,8 @@ def is_sound_ring(words, own, ring_part, kind):
         return capacity == 0 and start == 0 and length == 0
     if capacity < 1 or capacity > 4 * kind[KIND_RING_CAP] or not is_chunk(capacity, kind[KIND_RING_COLUMNS]):
         return False
-    return 0 <= start and 0 <= length <= kind[KIND_RING_CAP] and start + length <= capacity
+    # No sum of what was read: it could wrap round.
+    return 0 <= length <= kind[KIND_RING_CAP] and 0 <= start <= capacity - length
 
 
 @device
