@@ -44,6 +44,7 @@ from fraudsdk.entity_state.layout import (
     HEAD_BORN,
     HEAD_COUNT,
     HEAD_FIRST_US,
+    HEAD_KIND,
     HEAD_LAST_US,
     HEAD_NEWER,
     HEAD_OLDER,
@@ -438,7 +439,10 @@ def take_up(
     """
     words, ends, pool, poolf = borrowed(words), borrowed(ends), borrowed(pool), borrowed(poolf)
     table, meta, kinds, verdicts = borrowed(table), borrowed(meta), borrowed(kinds), borrowed(verdicts)
+    head = find(table, key)
     begin, kind_index = np.int64(0), np.int64(-1)
+    if head != 0:
+        kind_index = pool[head + HEAD_KIND]  # what is of another kind cannot be joined
     for writer in range(ends.shape[0]):
         n = ends[writer] - begin
         verdicts[writer] = problem_with(words, begin, n, schema, kinds) if n > 0 else np.int64(TAKEN)
@@ -449,7 +453,6 @@ def take_up(
             else:
                 kind_index = words[begin + PART_KIND]
         begin = ends[writer]
-    head = find(table, key)
     if kind_index < 0:  # nobody has anything to say
         return
     kind = kinds[kind_index]

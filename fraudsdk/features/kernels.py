@@ -1055,12 +1055,15 @@ def apply_lifecycle(ints, i, pool, poolf, table, meta, journal, index, changed, 
 
 @device
 def was_seen_elsewhere(ints, i, keys, pool, kinds):
-    """Whether another writer remembers this transaction: it is among the events of the first entity that has some."""
+    """
+    Whether another process, or we before a restart, remember this transaction: it is among the events of the first entity
+    that has some.  One that was met here first has none of those.
+    """
     for k in range(kinds.shape[0]):
         if kinds[k, KIND_RING] == 0 or keys[k, 0] == 0:
             continue
         head = keys[k, 1]
-        if head == 0 or pool[head + HEAD_BORN] >= 0 or pool[head + kinds[k, KIND_RING] + RING_CHUNK] == 0:
+        if head == 0 or pool[head + HEAD_BORN] > 0 or pool[head + kinds[k, KIND_RING] + RING_CHUNK] == 0:
             return False
         tag = ints[i, TRANSACTION_KEY] & ~FLAG_BITS
         return ring_find(pool, head, kinds[k], ints[i, EVENT_TIME_US], tag) >= 0

@@ -30,15 +30,28 @@ from fraudsdk._native import (
 from fraudsdk._ticks import elapsed_ns, ticks
 from fraudsdk.domain.fields import CHARGEBACK, EVENT_TIME_US, FLAGS, ORIGINAL_KEY, REVERSAL, TRANSACTION_KEY
 from fraudsdk.encoding.mapping_kernels import WRITTEN, read_mapping
-from fraudsdk.entity_state.kernels import entity_key, find, journal_find, may_be_elsewhere, note_elsewhere
+from fraudsdk.entity_state.kernels import (
+    entity_key,
+    evict_oldest,
+    find,
+    journal_find,
+    link_newest,
+    may_be_elsewhere,
+    note_elsewhere,
+    unlink,
+)
 from fraudsdk.entity_state.layout import (
     CHANGED_BLIND,
     CHANGED_CAPACITY,
     CHANGED_FULL,
+    HEAD_BORN,
     JOURNAL_MARGIN,
     JOURNAL_SCORE,
     JOURNAL_VERDICT,
     KIND_JOURNAL,
+    META_ENTITIES,
+    META_JOURNAL_NEXT,
+    META_MAX_ENTITIES,
 )
 from fraudsdk.entity_state.log_kernels import LOG_WORDS, has_room_for_events, log_event
 from fraudsdk.features.context import (
@@ -50,7 +63,9 @@ from fraudsdk.features.context import (
     JOURNAL_INDEX,
     KEYS,
     KINDS,
+    META,
     NUMBERS,
+    POOL,
     ROW,
     TABLE,
 )
@@ -162,26 +177,45 @@ def is_new(engine, ints):
 
 
 @device
+def original_of(engine, ints, i):
+    """Where in the journal the original of a reversal or chargeback is, -1 = nowhere; -2 for any other transaction."""
+    if ints[i, FLAGS] & (REVERSAL | CHARGEBACK) == 0:
+        return np.int64(-2)
+    journal, index = measured_rows_of(engine, JOURNAL), measured_ints_of(engine, JOURNAL_INDEX)
+    return np.int64(journal_find(journal, index, ints[i, ORIGINAL_KEY]))
+
+
+@device
+def key_needed(engine, ints, i, kinds, k, original):
+    """Key of the entity of a kind that a transaction reads or changes, 0 = none."""
+    if original == -2:
+        return entity_key(ints, i, kinds[k])
+    if original < 0 or kinds[k, KIND_JOURNAL] == 0:
+        return np.int64(0)
+    return measured_rows_of(engine, JOURNAL)[original, kinds[k, KIND_JOURNAL]]
+
+
+@device
 def not_at_hand(engine, ints, i, keys, n):
     """
     Add the entities that a transaction needs, and that the store may have but memory has not, to `keys`; how many are then there.
 
-    A reversal or chargeback needs those of its original; one that is known already needs none.
+    A reversal or chargeback needs those of its original, as they were when that came or later; one that is known already needs
+    none.
     """
     kinds, table = measured_rows_of(engine, KINDS), measured_rows_of(engine, TABLE)
-    elsewhere = measured_ints_of(engine, ELSEWHERE)
+    elsewhere, pool = measured_ints_of(engine, ELSEWHERE), ints_of(engine, POOL)
     journal, index = measured_rows_of(engine, JOURNAL), measured_ints_of(engine, JOURNAL_INDEX)
     if journal_find(journal, index, ints[i, TRANSACTION_KEY]) >= 0:
         return n
-    is_aftermath = ints[i, FLAGS] & (REVERSAL | CHARGEBACK) != 0
-    original = journal_find(journal, index, ints[i, ORIGINAL_KEY]) if is_aftermath else np.int64(-1)
+    original, newest = original_of(engine, ints, i), ints_of(engine, META)[META_JOURNAL_NEXT] - 1
+    arrival = newest - (newest - original) % journal.shape[0]
     for k in range(kinds.shape[0]):
-        key = np.int64(0)
-        if not is_aftermath:
-            key = entity_key(ints, i, kinds[k])
-        elif original >= 0 and kinds[k, KIND_JOURNAL] != 0:
-            key = journal[original, kinds[k, KIND_JOURNAL]]
-        if key != 0 and find(table, key) == 0 and may_be_elsewhere(elsewhere, key):
+        key = key_needed(engine, ints, i, kinds, k, original)
+        if key == 0 or not may_be_elsewhere(elsewhere, key):
+            continue
+        head = find(table, key)
+        if head == 0 or (original >= 0 and arrival < pool[head + HEAD_BORN]):
             keys[n] = key
             n += 1
     return n
@@ -210,6 +244,38 @@ def entities_not_at_hand(ints, engine, keys):
     for i in range(ints.shape[0]):
         n = not_at_hand(engine, ints, i, keys, n)
     return n
+
+
+@kernel("void(int64[:, ::1], int64[::1])")
+def keep_at_hand(ints, engine):
+    """
+    Forget others, so that entities which transactions name stay in memory until all those have been remembered.
+
+    Parameters
+    ----------
+    ints : int64[n, n_ints]
+        They name at most half of the entities that memory holds.
+    engine : int64[m]
+        `FeatureEngine.context`.
+    """
+    ints, engine = borrowed(ints), borrowed(engine)
+    kinds, table = measured_rows_of(engine, KINDS), measured_rows_of(engine, TABLE)
+    pool, meta = ints_of(engine, POOL), ints_of(engine, META)
+    if meta[META_ENTITIES] + ints.shape[0] * kinds.shape[0] <= meta[META_MAX_ENTITIES]:
+        return
+    n_new = np.int64(0)
+    for i in range(ints.shape[0]):
+        original = original_of(engine, ints, i)
+        for k in range(kinds.shape[0]):
+            key = key_needed(engine, ints, i, kinds, k, original)
+            head = find(table, key) if key != 0 else np.int64(0)
+            if head != 0:
+                unlink(pool, meta, head)
+                link_newest(pool, meta, head)
+            elif key != 0:
+                n_new += 1
+    while meta[META_ENTITIES] + n_new > meta[META_MAX_ENTITIES]:
+        evict_oldest(pool, table, meta, kinds)
 
 
 @kernel("int64(int64[::1], int64[::1], int64[::1])")

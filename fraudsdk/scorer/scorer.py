@@ -208,6 +208,7 @@ class Scorer:
             self._close_state()
             raise
         self._twin_settled = threading.Condition(self._lock)  # only duplicates of what is under way wait here
+        self._rows_at_once = _rows_at_once(config.max_entities, len(self._engine.memory.layout.names), shared)
         self._sink_lock = threading.Lock()  # a sink is called from one thread at a time
         self._under_way: set[int] = set()
         self._n_seen = 0
@@ -394,7 +395,7 @@ class Scorer:
         with self._lock:
             self._encoder.encode(prepared, self._ints, self._numbers)
             if self._shared is not None:
-                if not self._shared.look_up(self._shared.not_at_hand(self._ints), _PATIENCE, math.inf):
+                if not self._shared.have_at_hand(self._ints, _PATIENCE, math.inf):
                     raise StateUnavailableError("what is known elsewhere cannot be read now; ask again later")
                 self._encoder.encode(prepared, self._ints, self._numbers)
             status, known_row = self._engine.observe(self._ints, self._numbers, self._row, record=False)
@@ -671,7 +672,8 @@ class Scorer:
                         because = self._room_for(1, deadline)
                         record = not because
                     elif status == kernels.NOT_AT_HAND:
-                        because = self._look_up(self._ints.copy(), record, deadline) or because
+                        unread = self._look_up(self._ints.copy(), record, deadline)
+                        because = because or unread
                         record &= not because
                         self._changed[CHANGED_BLIND] = 1
                 if self._shared is not None and status not in (DUPLICATE, kernels.UNREAD):
@@ -746,19 +748,21 @@ class Scorer:
 
     def _decide_some(self, batch: _Batch, first: int) -> int:
         """
-        Decide on the next rows of a batch, up to `_ROWS_AT_ONCE`: features, margins and approvals by a kernel call each.
+        Decide on the next rows of a batch, up to `_rows_at_once`: features, margins and approvals by a kernel call each.
 
         Returns
         -------
         int
             How many.  Fewer where a duplicate is among them, which is then the last.
         """
-        at = slice(first, first + _ROWS_AT_ONCE)
+        at = slice(first, first + self._rows_at_once)
         ints, numbers, out = batch.encoded.ints[at], batch.encoded.numbers[at], batch.out[at]
         with self._lock:
             singly = batch.record and bool(self._room_for(len(ints)) or self._may_be_erased(ints))
-            if self._shared is not None and not singly:  # of what cannot be read some can be remembered, one by one
-                singly = bool(self._look_up(ints, batch.record, None))
+            if self._shared is not None and not singly:
+                because = self._look_up(ints, batch.record, None)
+                singly = batch.record and bool(because)  # some can be remembered, one by one
+                batch.because = batch.because or ("" if batch.record else because)
             if not singly:
                 seen, failed = self._see_some(batch, ints, numbers, out)
                 if self._shared is not None:
@@ -886,16 +890,18 @@ class Scorer:
         Returns
         -------
         str
-            Empty, or why the transactions cannot be remembered.  Where the store did not answer they can be, mostly: what it
-            knows is added once it does.
+            Empty, or why the transactions cannot be remembered, or a what-if knows less than it should.  Where the store did not
+            answer they can be, mostly: what it knows is added once it does.
         """
         assert self._shared is not None
         at_most_s = math.inf if deadline is None else deadline.remaining_s()
-        if self._shared.look_up(self._shared.not_at_hand(ints), len(ints), at_most_s) or not record:
+        if self._shared.have_at_hand(ints, len(ints), at_most_s):
             return ""
+        if not record:
+            return self._shared.unread_because()
         if (ints[:, FLAGS] & (REVERSAL | CHARGEBACK)).any():  # of entities that are not there nothing can be undone
             return "what it changes cannot be read now; send it again later"
-        self._shared.go_blind(self._shared.not_at_hand(ints))
+        self._shared.go_blind(ints)
         return ""
 
     def _room_for(self, n_events: int, deadline: Deadline | None = None) -> str:
@@ -912,7 +918,7 @@ class Scorer:
             return
         if because := self._shared.room():
             raise StateUnavailableError(f"what was said was not taken: {because}; say it again later")
-        if not self._shared.look_up_if_needed(self._engine.keys_of(transaction_key), _PATIENCE):
+        if not self._shared.have_entities(self._engine.keys_of(transaction_key), _PATIENCE):
             raise StateUnavailableError(
                 "what was said was not taken: the entities that it changes cannot be read now; say it again later"
             )
@@ -991,6 +997,11 @@ class Scorer:
                 self._sink.write(decisions)
             except Exception:  # the decision is made; that it was not passed on is counted, not the caller's to handle
                 self._failures["sink_refused"] += len(decisions)
+
+
+def _rows_at_once(max_entities: int, n_kinds: int, shared: SharedStore | None) -> int:
+    """Rows of a batch that are decided under one lock; shared memory must hold what they name, and as much again."""
+    return _ROWS_AT_ONCE if shared is None else min(_ROWS_AT_ONCE, max_entities // (2 * n_kinds))
 
 
 def _unkept(decision: Decision, because: str) -> Decision:

@@ -22,7 +22,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 import numpy as np
@@ -54,6 +54,9 @@ MAX_TO_TELL: Final = 10_000
 # Between two looks; some ten thousand transactions.  Where more come everything counts as changed.
 _CHANGES: Final = 1 << 17
 _PER_COMMIT: Final = 500
+# Before something else has its turn.
+_COMMITS_AT_ONCE: Final = 20
+_READS_AT_ONCE: Final = 20
 # Under one lock: some 20 us in which no other thread is served.
 _PER_LOCK: Final = 32
 _PER_READ: Final = 100
@@ -110,6 +113,7 @@ class SharedState:
         self._is_ours = True  # False in a forked child
         self._has_joined = True  # False once another has our slot, or somebody is being erased
         self._is_leaving = False  # for as long as it takes to write what there is
+        self._n_times_forgotten = 0
         self._taken = _NOTHING  # of what changed, and on its way to what waits
         self._waiting: dict[int, None] = {}  # to be written
         self._unanswered: dict[int, bytes] = {}  # a commit that may have been written or not
@@ -117,6 +121,7 @@ class SharedState:
         self._damaged: set[int] = set()  # of which some part is left out
         self._damaged_here: set[int] = set()  # our own part, which is to be put aside
         self._reading: dict[int, int] = {}  # by how many threads
+        self._rewriting: dict[int, None] = {}  # to be written again, after what waits: the store had it once
         self._stale: set[int] = set()  # others changed them
         self._to_tell: list[tuple[int, int, int]] = []  # of transactions that others decided on
         self._told: list[tuple[int, int, int]] = []  # by others, of transactions that may be ours
@@ -137,7 +142,7 @@ class SharedState:
             0,
         )
         store.join(schema)
-        self._fresh_ns = clock.monotonic_ns()
+        self._asked_ns = self._fresh_ns = clock.monotonic_ns()
         self._memory.tell_changes(_CHANGES)
         engine.adopt_memory()
         self._keys = _NOTHING
@@ -145,6 +150,8 @@ class SharedState:
         self._free_readers = threading.BoundedSemaphore(2 * _READERS)
         self._stopping = threading.Event()
         self._learn_tombstones()
+        self._closing = threading.Lock()
+        self._has_left = False
         self._begin_survey()
         self._thread = threading.Thread(target=self._run, name="fraudsdk-shared", daemon=True)
         _shared_states.add(self)
@@ -152,7 +159,36 @@ class SharedState:
 
     # --- what a decision asks ----------------------------------------------------------------------------------------
 
-    def not_at_hand(self, ints: npt.NDArray[np.int64]) -> list[int]:
+    def have_at_hand(self, ints: npt.NDArray[np.int64], n_decisions: int, at_most_s: float) -> bool:
+        """
+        Have the entities that transactions need in memory, and keep them there until those have been remembered.
+
+        As `look_up`, which it repeats where others used the memory meanwhile.
+        """
+
+        def needed() -> list[int]:
+            kernels.keep_at_hand(ints, self._engine.context)
+            return self._not_at_hand(ints)
+
+        return self._look_up_all(needed, n_decisions, at_most_s)
+
+    def have_entities(self, keys: Collection[int], n_decisions: int) -> bool:
+        """`look_up` those of some entities that are not in memory, or not as the store has them."""
+
+        def needed() -> set[int]:
+            return {*keys} - {*self._known(keys)} | {*keys} & self._unread
+
+        return self._look_up_all(needed, n_decisions, math.inf)
+
+    def _look_up_all(self, needed: Callable[[], Collection[int]], n_decisions: int, at_most_s: float) -> bool:
+        read: set[int] = set()
+        while keys := {*needed()} - read:  # what was read and is not in memory is new
+            if not self.look_up([*keys], n_decisions, at_most_s):
+                return False
+            read |= keys
+        return True
+
+    def _not_at_hand(self, ints: npt.NDArray[np.int64]) -> list[int]:
         """Entities that transactions need, and that the store may have but memory has not."""
         most = len(ints) * len(self._memory.layout.names)
         if len(self._keys) < most:
@@ -175,11 +211,12 @@ class SharedState:
         bool
             False where the store did not answer in time.
         """
-        if not keys:
-            return True
-        may_ask = self._is_ours and self._has_joined and self._breaker.allows()
-        if not may_ask or not self._free_readers.acquire(blocking=False):
+        if not self._is_ours or not self._has_joined:
             return False
+        if not self._breaker.allows() or not self._free_readers.acquire(blocking=False):
+            return False
+        n_times_forgotten = self._n_times_forgotten
+        unanswered = {key: self._unanswered[key] for key in keys if key in self._unanswered}
         self._note_reading(keys, 1)
         self._lock.release()
         try:
@@ -188,21 +225,20 @@ class SharedState:
             self._lock.acquire()
             self._note_reading(keys, -1)
         self._counts["shared_reads" if parts is not None else "shared_reads_too_late"] += 1
-        if parts is None:
+        if parts is None or n_times_forgotten != self._n_times_forgotten:  # what was ours may be another's, or erased
             return False
         for key in {*keys} - {*self._known(keys)} | {*keys} & self._unread:
-            self._take_up(key, parts)
+            self._take_up(key, parts, unanswered.get(key))
         return True
 
-    def look_up_if_needed(self, keys: Collection[int], n_decisions: int) -> bool:
-        """`look_up` those of some entities that are not in memory."""
-        return self.look_up([*{*keys} - {*self._known(keys)}], n_decisions, math.inf)
-
-    def go_blind(self, keys: Collection[int]) -> None:
-        """Entities are about to be remembered without what the store has of them; that is read later, and added."""
+    def go_blind(self, ints: npt.NDArray[np.int64]) -> None:
+        """Transactions are about to be remembered without what the store has of their entities; that is added later."""
+        kernels.keep_at_hand(ints, self._engine.context)
+        keys = self._not_at_hand(ints)
         self._unread.update(keys)
         for key in keys:
             self._waiting.pop(key, None)
+            self._rewriting.pop(key, None)
         self.room()
 
     def pass_on(self, key: int, set_bits: int, clear_bits: int) -> None:
@@ -220,7 +256,8 @@ class SharedState:
 
     def room(self) -> str:
         """Empty, or why nothing more can be remembered."""
-        is_full = not self._is_ours or self._is_leaving or len(self._waiting) + len(self._unread) >= MAX_WAITING
+        is_closed = not self._is_ours or self._stopping.is_set()
+        is_full = is_closed or self._is_leaving or len(self._waiting) + len(self._unread) >= MAX_WAITING
         self._memory.changed[CHANGED_FULL] = is_full
         if not is_full:
             return ""
@@ -228,6 +265,8 @@ class SharedState:
             return "somebody is being erased; send it again"
         if not self._is_ours:
             return "it is shared by the process that this one was forked from; open a scorer of its own"
+        if is_closed:
+            return "the scorer was closed"
         return f"{MAX_WAITING} entities wait for the store: {self._trouble or 'it is too slow'}"
 
     def doubt(self, keys: Callable[[], Iterable[int]] | None = None) -> str:
@@ -235,12 +274,16 @@ class SharedState:
         if self._unread or self._damaged:
             named = self._unread | self._damaged if keys is None else set(keys())
             if named & self._unread:
-                return f"what is known of an entity elsewhere was not read: {self._trouble or 'the store is slow'}"
+                return self.unread_because()
             if named & self._damaged:
                 return "a part of what is known of an entity is damaged, and left out"
         if self.age_us > 1_000_000 * STALE_S:
             return f"what others know is {self.age_us // 1_000_000} s old: {self._trouble or 'the store is slow'}"
         return ""
+
+    def unread_because(self) -> str:
+        """Why less is known than the store has."""
+        return f"what is known of an entity elsewhere was not read: {self._trouble or 'the store is slow'}"
 
     @property
     def age_us(self) -> int:
@@ -257,23 +300,30 @@ class SharedState:
     def _n_waiting(self) -> int:
         """Entities that are not in the store as they are in memory; some may be counted twice."""
         n_changed = int(self._memory.changed[CHANGED_N]) + len(self._taken)
-        return n_changed + len(self._waiting) + len(self._unanswered) + len(self._unread)
+        n_to_write = len(self._waiting) + len(self._rewriting) + len(self._unanswered)
+        return n_changed + n_to_write + len(self._unread)
 
     def close(self) -> None:
         """
-        Write what there is, and leave; not under the lock.
+        Write what there is, and leave; not under the lock.  Nothing is remembered from then on.
 
         Raises
         ------
         StateUnavailableError
-            Some changes could not be written, and are lost.
+            Some changes could not be written, and are lost unless it is called again.
         """
-        if not self._is_ours or self._stopping.is_set():
+        if not self._is_ours:
             return
-        self._stopping.set()
-        self._thread.join()
-        self._readers.shutdown(wait=False, cancel_futures=True)
-        self._finish()
+        with self._closing:
+            if self._has_left:
+                return
+            self._stopping.set()
+            with self._lock:
+                self.room()
+            self._thread.join()
+            self._readers.shutdown(wait=False, cancel_futures=True)
+            self._finish()
+            self._has_left = True
 
     def abandon(self) -> None:
         """In a forked child: nothing of this is its own."""
@@ -293,14 +343,16 @@ class SharedState:
             if asked.cancel():
                 self._free_readers.release()
             parts = None
+        except concurrent.futures.CancelledError:  # closed meanwhile
+            parts = None
         self._breaker.note(succeeded=parts is not None)
         return parts
 
     def _read(self, keys: Sequence[int]) -> Parts | None:
         try:
             return self._store.read(keys)
-        except StateUnavailableError as error:
-            self._trouble = str(error)
+        except Exception as error:  # a decision is due whatever broke, and says it
+            self._trouble = _described(error)
             return None
         finally:
             self._free_readers.release()
@@ -317,9 +369,10 @@ class SharedState:
         n = kernels.entities_at_hand(np.fromiter(keys, np.int64, len(keys)), self._engine.context, known)
         return list(known[:n].tolist())
 
-    def _take_up(self, key: int, parts: Parts) -> None:
-        """Remember an entity as all know it."""
-        of = parts.of[key]
+    def _take_up(self, key: int, parts: Parts, unanswered: bytes | None = None) -> None:
+        """Remember an entity as all know it; of a commit that was not answered when it was read, as we would have it."""
+        of = [*parts.of[key]]
+        of[parts.mine] = unanswered or of[parts.mine]
         said = self._codec.take_up(self._memory, key, of, parts.mine, lacks_stored=key in self._unread)
         self._engine.adopt_memory()
         if key in self._unread:
@@ -347,14 +400,20 @@ class SharedState:
                 if self._clock.monotonic_ns() >= next_refresh_ns:
                     self._refresh()
                     next_refresh_ns = self._clock.monotonic_ns() + int(1e9 * REFRESH_S)
+                self._join_if_needed()
+                self._join_stale()
+                self._amend_what_is_ours()
                 self._read_after_all()
                 self._go_on_with_survey()
+                self._put_damaged_aside()
                 self._trouble, pause_s = "", FLUSH_S
             except Lost:
                 self._start_over()
-            except FraudSDKError as error:
-                self._trouble = str(error)
+            except Exception as error:  # whatever it is, decisions say so; without this thread nothing would ever heal
+                self._trouble = _described(error)
                 pause_s = min(2 * pause_s, _SLOWEST_RETRY_S)
+                if self._survey is not None:  # a store that was restarted has its entities in another order
+                    self._begin_survey()
 
     def _collect(self) -> None:
         """What changed waits to be written."""
@@ -367,8 +426,8 @@ class SharedState:
             self.room()
 
     def _write(self) -> None:
-        """Write what waits."""
-        while True:
+        """Write what waits, or some of it: the lease and what others changed do not wait for long."""
+        for _ in range(_COMMITS_AT_ONCE):
             if not self._unanswered:
                 self._pack_some()
             if not self._unanswered:
@@ -382,21 +441,28 @@ class SharedState:
             self._counts["shared_commits"] += 1
             self._counts["shared_parts_written"] += len(self._unanswered)
             self._unanswered = {}
-            if self._stopping.is_set() or len(self._waiting) < _PER_COMMIT:
+            if self._stopping.is_set() or self._n_to_pack() < _PER_COMMIT:
                 self._collect()
-                if len(self._waiting) < _PER_COMMIT:
+                if self._n_to_pack() < _PER_COMMIT:
                     return
+
+    def _n_to_pack(self) -> int:
+        return len(self._waiting) + len(self._rewriting)
 
     def _pack_some(self) -> None:
         """Have parts of some entities that wait, as they are now, to be written."""
         with self._lock:
-            chosen = list(islice(self._waiting, _PER_COMMIT))
+            # What is damaged in the store is put aside first, or its successor would be.
+            waiting = (key for key in chain(self._waiting, self._rewriting) if key not in self._damaged_here)
+            chosen = list(islice(waiting, _PER_COMMIT))
         for first in range(0, len(chosen), _PER_LOCK):
             with self._lock:
-                keys = [key for key in chosen[first : first + _PER_LOCK] if key in self._waiting]
+                some = dict.fromkeys(chosen[first : first + _PER_LOCK])
+                keys = [key for key in some if key in self._waiting or key in self._rewriting]
                 packed = self._codec.pack(self._memory, np.array(keys, np.int64), 0)
                 for key in keys:
-                    del self._waiting[key]
+                    self._waiting.pop(key, None)
+                    self._rewriting.pop(key, None)
                 self._note_elsewhere(keys)
                 self._unanswered |= {key: part for key, part in zip(keys, packed, strict=True) if part}
                 self._counts["shared_entities_lost"] += len(keys) - len(self._known(keys))
@@ -407,32 +473,36 @@ class SharedState:
         self._counts["shared_regressions"] += 1
         with self._lock:
             self._unanswered = {}
-            self._waiting |= dict.fromkeys({*self._memory.entity_keys().tolist()} - self._unread)
+            self._rewriting = dict.fromkeys({*self._memory.entity_keys().tolist()} - self._unread)
 
     def _refresh(self) -> None:
-        """Join again what others changed."""
+        """Ask what others changed, which is told once: it is noted before anything else may fail."""
         asked_ns = self._clock.monotonic_ns()
         changes = self._store.poll()
+        self._told += changes.told
+        self._note_elsewhere(changes.keys)
+        with self._lock:
+            if changes.is_everything:
+                self._stale.update(self._memory.entity_keys().tolist(), self._reading)
+            else:
+                self._stale.update(self._known(changes.keys), changes.keys & self._reading.keys())
+        self._asked_ns = asked_ns
+        if changes.is_everything:
+            self._begin_survey()
         if changes.has_lost_ours:
             self._write_everything_again()
         if changes.must_leave:
             self._leave_for_now()
-            return
-        self._told += changes.told
-        self._amend_what_is_ours()
-        self._put_damaged_aside()
-        self._note_elsewhere(changes.keys)
-        if changes.is_everything:
-            self._begin_survey()
+
+    def _join_stale(self) -> None:
+        """Join again what others changed, or some of it: our own changes do not wait for long."""
         with self._lock:
-            if changes.is_everything:
-                self._stale.update(self._memory.entity_keys().tolist())
-            else:
-                self._stale.update(self._known(changes.keys), changes.keys & self._reading.keys())
-            stale = [*self._stale - self._reading.keys()]
+            settled = (key for key in self._stale if key not in self._reading)
+            stale = list(islice(settled, _READS_AT_ONCE * _PER_READ))
         for first in range(0, len(stale), _PER_READ):
             self._join_again(stale[first : first + _PER_READ])
-        self._fresh_ns = asked_ns
+        if len(stale) < _READS_AT_ONCE * _PER_READ:
+            self._fresh_ns = self._asked_ns
 
     def _begin_survey(self) -> None:
         """Until it is known which entities the store has, any that is not in memory may be there."""
@@ -440,17 +510,14 @@ class SharedState:
             self._memory.elsewhere = everything()
             self._engine.adopt_memory()
         self._surveyed = np.zeros(_FILTER_WORDS, np.int64)
+        self._note_elsewhere(self._unanswered)  # may come while the survey is under way
         self._survey = self._store.entity_keys()
 
     def _go_on_with_survey(self) -> None:
         """A few thousand more; then what is neither in memory nor in the store is new, and need not be asked for."""
         if self._survey is None:
             return
-        try:
-            some = list(islice(self._survey, _SURVEYED_AT_ONCE))
-        except FraudSDKError:
-            self._begin_survey()
-            raise
+        some = list(islice(self._survey, _SURVEYED_AT_ONCE))
         for keys in some:
             self._note_elsewhere(keys)
         if not some:
@@ -461,13 +528,14 @@ class SharedState:
 
     def _leave_for_now(self) -> None:
         """Write what there is, and forget everything until whoever is being erased has been; decisions go on without."""
-        self._read_after_all()
         with self._lock:
             self._is_leaving = True
             self.room()
         try:
             while self._n_waiting():
                 self._collect()
+                self._read_after_all()
+                self._put_damaged_aside()
                 self._write()
             self._store.leave()
             with self._lock:
@@ -479,8 +547,9 @@ class SharedState:
 
     def _forget_everything(self) -> None:
         sets = (self._unread, self._stale, self._damaged, self._damaged_here)
-        for each in (self._waiting, self._unanswered, *sets):
+        for each in (self._waiting, self._rewriting, self._unanswered, *sets):
             each.clear()
+        self._n_times_forgotten += 1
         self._memory.forget_entities()
         self._memory.elsewhere = everything()
         self._engine.adopt_memory()
@@ -503,12 +572,12 @@ class SharedState:
         with self._lock:
             self._told = [each for each in self._told if self._engine.remembers(each[0])]
             keys = {key for amendment in self._told for key in self._engine.keys_of(amendment[0])}
-            missing = [*keys - {*self._known(keys)}]
+            missing = [*keys - {*self._known(keys)} | keys & self._unread]
         for first in range(0, len(missing), _PER_READ):
             some = missing[first : first + _PER_READ]
             parts = self._store.read(some)
             with self._lock:
-                for key in {*some} - {*self._known(some)}:
+                for key in {*some} - {*self._known(some)} | {*some} & self._unread:
                     self._take_up(key, parts)
         while self._told:
             with self._lock:
@@ -570,14 +639,15 @@ class SharedState:
                 self._collect()
                 self._join_if_needed()
                 self._read_after_all()
+                self._put_damaged_aside()
                 self._write()
                 self._tell()
-                if not self._waiting and not self._unanswered:
+                if not self._n_to_pack() and not self._unanswered:
                     break
             except Lost:
                 self._start_over()
-            except FraudSDKError as error:
-                self._trouble = str(error)
+            except Exception as error:  # told below, unless it passes
+                self._trouble = _described(error)
             if self._clock.monotonic_ns() > until_ns:
                 raise StateUnavailableError(
                     f"changes of {self._n_waiting()} entities are lost: {self._trouble}; see to the store"
@@ -587,13 +657,34 @@ class SharedState:
             self._store.leave()
 
 
+def _described(error: Exception) -> str:
+    return str(error) if isinstance(error, FraudSDKError) else type(error).__name__
+
+
 _shared_states: weakref.WeakSet[SharedState] = weakref.WeakSet()
+# A child that is forked while a thread has the lock of a scorer would wait for it for ever.
+_forking = threading.Lock()
+_held_to_fork: list[threading.Lock] = []
+_FORK_WAIT_S: Final = 1.0  # whoever forks under such a lock would wait for itself
+
+
+def _hold_all() -> None:
+    _forking.acquire()
+    locks = [each._lock for each in _shared_states]
+    _held_to_fork.extend(lock for lock in locks if lock.acquire(timeout=_FORK_WAIT_S))
+
+
+def _let_go_of_all() -> None:
+    while _held_to_fork:
+        _held_to_fork.pop().release()
+    _forking.release()
 
 
 def _abandon_all() -> None:
     for each in _shared_states:
         each.abandon()
+    _let_go_of_all()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)
+    os.register_at_fork(before=_hold_all, after_in_parent=_let_go_of_all, after_in_child=_abandon_all)

@@ -120,6 +120,7 @@ class SharedRedis:
         self._stores: dict[int, RedisStore] = {}
         self._feeds: dict[int, _Feed] = {}
         self._last_told = b"0-0"
+        self._has_missed = False  # changes of others that nobody was told of yet
         self._store_of(0)  # refuses what will not do
         self._kept_at_s = 0.0
 
@@ -148,6 +149,7 @@ class SharedRedis:
         newest: list[Any] = answer_of(lambda: self._client.xrevrange(self._told_key, count=1))
         self._last_told = newest[0][0] if newest else b"0-0"
         self._follow_new_writers(self._written_slots()[0])
+        self._has_missed = False  # there is nothing yet that could be out of date
 
     def tombstones(self) -> list[tuple[int, int]]:
         """As `SharedStore`."""
@@ -168,7 +170,8 @@ class SharedRedis:
 
     def read(self, keys: Sequence[int]) -> Parts:
         """As `SharedStore`."""
-        slots = sorted({*self._feeds, self._slot})
+        mine = self._slot
+        slots = sorted({*self._feeds, mine})
         pipe = self._client.pipeline(transaction=False)
         for slot in slots:
             names = self._store_of(slot).names_of(keys)
@@ -183,20 +186,27 @@ class SharedRedis:
             rows = [answers[first : first + len(keys)] for first in range(0, len(answers), len(keys))]
         return Parts(
             {key: [row[i] or b"" for row in rows] for i, key in enumerate(keys)},
-            slots.index(self._slot),
+            slots.index(mine),
         )
 
     def entity_keys(self) -> Iterator[list[int]]:
         """As `SharedStore`."""
-        names = self._client.scan_iter(f"fs1:{{{self._group}.*}}:{'[0-9a-f]' * 16}", count=_PER_SCAN)
-        while some := answer_of(lambda: list(islice(names, _PER_SCAN))):
-            yield [key_of(name) for name in some]
+        # By one connection: the cursors of a server that was restarted mean something else, and a pool would connect again
+        # without a word.
+        client = answer_of(self._client.client) if isinstance(self._client, redis.Redis) else self._client
+        try:
+            names = client.scan_iter(f"fs1:{{{self._group}.*}}:{'[0-9a-f]' * 16}", count=_PER_SCAN)
+            while some := answer_of(lambda: list(islice(names, _PER_SCAN))):
+                yield [key_of(name) for name in some]
+        finally:
+            if client is not self._client:
+                client.close()
 
     def poll(self) -> Changes:
         """As `SharedStore`."""
         self._keep_lease()
         slots, must_leave = self._written_slots()
-        is_everything = self._follow_new_writers(slots)
+        self._follow_new_writers(slots)
         keys: set[int] = set()
         following = list(self._feeds.values())
         pipe = self._client.pipeline(transaction=False)
@@ -207,8 +217,10 @@ class SharedRedis:
         (token, place), told, *answers = answer_of(pipe.execute)
         if token not in (None, self._token):
             raise Lost
+        is_everything, self._has_missed = self._has_missed, True
         for feed, answer in zip(following, answers, strict=True):
             is_everything |= not feed.take(answer, keys)
+        self._has_missed = False
         has_lost_ours = token is None or int(place or 0) != self._place
         return Changes(frozenset(keys), is_everything, has_lost_ours, tuple(self._amendments_in(told)), must_leave)
 
@@ -263,17 +275,16 @@ class SharedRedis:
         held = answer_of(lambda: self._client.hkeys(self._writers_key))
         return {int(slot) for slot in held if slot.isdigit()} - {self._slot}, b"erasing" in held
 
-    def _follow_new_writers(self, slots: set[int]) -> bool:
-        """Follow writers that were not followed yet; True where there are any: what they had changed is not known."""
-        new = sorted(slots - self._feeds.keys())
-        for slot in new:
+    def _follow_new_writers(self, slots: set[int]) -> None:
+        """Follow writers that were not followed yet; what they had changed is not known."""
+        for slot in sorted(slots - self._feeds.keys()):
             names = self._store_of(slot)
             pipe = self._client.pipeline(transaction=False)
             pipe.hget(names.meta, "o")
             pipe.xrevrange(names.feed, count=1)
             place, entries = answer_of(pipe.execute)
             self._feeds[slot] = _Feed(names.feed, int(place or 0), entries)
-        return bool(new)
+            self._has_missed = True
 
 
 class _Feed:

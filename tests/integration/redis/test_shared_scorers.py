@@ -317,6 +317,7 @@ def test_a_restarted_process_knows_what_it_had_written(opened):
     second = opened(max_writers=1)  # the same slot, or there would be none
 
     assert_same(row_of(alone(transactions), purchase(99)), row_of(second, purchase(99)))
+    assert second.score(purchase(24)).duplicate  # sent once more
     second.score(purchase(26))
     settled(second)
     assert_same(row_of(alone([*transactions, purchase(26)]), purchase(99)), row_of(second, purchase(99)))
