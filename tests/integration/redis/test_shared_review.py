@@ -110,11 +110,12 @@ def test_what_goes_out_of_memory_while_other_entities_are_read_is_not_taken_for_
     assert_same(row_of(alone(sent), asked), row_of(scorer, asked))
 
 
-def test_what_goes_out_of_memory_within_a_batch_is_not_taken_for_new(opened):
+@pytest.mark.parametrize(("n_before", "user"), [(40, "a"), (2, "a"), (2, "somebody new")])
+def test_what_goes_out_of_memory_within_a_batch_is_not_taken_for_new(opened, n_before, user):
     scorer, sent = scorer_whose_oldest_entity_is_the_merchant(opened)
 
-    batch = [purchase(1_000 + i, f"w{i}", merchant_id=f"m{i}", device_id=f"d{i}") for i in range(40)]
-    batch.append(purchase(1_100, "a", merchant_id="shop"))
+    batch = [purchase(1_000 + i, f"w{i}", merchant_id=f"m{i}", device_id=f"d{i}") for i in range(n_before)]
+    batch.append(purchase(1_100, user, merchant_id="shop", device_id="new"))
     scorer.score_batch(batch)
     settled(scorer)
 
