@@ -15,6 +15,7 @@ from fraudsdk import Scorer, ScorerConfig
 from fraudsdk.cli import main
 from fraudsdk.entity_state.erasure import PartEraser, find_traces, patterns_of
 from fraudsdk.errors import ConfigurationError, StateError, StateUnavailableError
+from fraudsdk.scorer import shared_state
 from fraudsdk.scorer.erasure import subject_of
 
 require_redis()
@@ -40,6 +41,12 @@ def purchase(number: int, user: str, **fields):
         "event_time": NOON + timedelta(seconds=number),
         **fields,
     }
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Two milliseconds are little on a machine that does something else as well."""
+    monkeypatch.setattr(shared_state, "READ_BUDGET_S", 2.0)
 
 
 @pytest.fixture

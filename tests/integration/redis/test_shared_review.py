@@ -444,10 +444,11 @@ def reversal(of: int, number: int) -> dict[str, object]:
     }
 
 
-def test_a_reversal_of_what_was_not_read_is_not_lost(opened, server):
+def test_a_reversal_of_what_was_not_read_is_not_lost(opened, server, monkeypatch):
     scorer = blind_scorer(opened, server)
     refused = scorer.score(reversal(0, 7))
     server.process.send_signal(signal.SIGCONT)
+    monkeypatch.setattr(shared_state, "READ_BUDGET_S", 2.0)
     settled(scorer)
 
     assert "send it again" in refused.degraded_because
