@@ -47,8 +47,3 @@ class Breaker:
                 self.n_opened += 1
             if self._n_failures >= _FAILURES:
                 self._open_until_ns = self._clock.monotonic_ns() + _PAUSE_NS
-
-    @property
-    def is_open(self) -> bool:
-        """Whether calls are refused, or one at a time let through."""
-        return self._n_failures >= _FAILURES

@@ -395,7 +395,7 @@ class Scorer:
         with self._lock:
             self._encoder.encode(prepared, self._ints, self._numbers)
             if self._shared is not None:
-                if not self._shared.have_at_hand(self._ints, _PATIENCE, math.inf):
+                if not self._shared.have_at_hand(self._ints.copy(), _PATIENCE, math.inf):
                     raise StateUnavailableError("what is known elsewhere cannot be read now; ask again later")
                 self._encoder.encode(prepared, self._ints, self._numbers)
             status, known_row = self._engine.observe(self._ints, self._numbers, self._row, record=False)
