@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -26,9 +27,16 @@ def require_redis() -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """
+    A port that nobody listens on.
+
+    Below those that the system gives to outgoing connections: one of these may be taken between here and the start.
+    """
+    while True:
+        port = random.SystemRandom().randrange(12_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class RedisServer:
@@ -50,7 +58,8 @@ class RedisServer:
         return [BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), *self.options]
 
     def start(self) -> RedisServer:
-        self.process = subprocess.Popen(self.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with (self.directory / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -59,7 +68,7 @@ class RedisServer:
                 client.close()
                 return self
             except Exception:
-                assert self.process.poll() is None, "redis-server ended"
+                assert self.process.poll() is None, (self.directory / "server.log").read_text(encoding="utf-8")[-2000:]
                 assert time.monotonic() < deadline, "redis-server does not answer"
                 time.sleep(0.02)
 
