@@ -203,6 +203,14 @@ class EntityMemory:
         self.journal[:, JOURNAL_FIRST_ENTITY:] = 0
         self.changed[CHANGED_N] = 0
 
+    def forget_everything(self) -> None:
+        """Forget every entity and every transaction."""
+        self.forget_entities()
+        n_used = min(int(self.meta[META_JOURNAL_NEXT]), len(self.journal))
+        self.journal[:n_used] = 0
+        self.journal_index[:] = 0
+        self.meta[META_JOURNAL_NEXT] = 0
+
     def counters(self) -> dict[str, int]:
         """What has happened so far, by name."""
         counters = {name: int(self.meta[word]) for name, word in COUNTER_NAMES.items()}

@@ -68,12 +68,45 @@ class StateStore(Protocol):
         """
         ...
 
-    def outbox(self, limit: int) -> list[tuple[str, bytes]]:
+    def outbox(self, limit: int, after: str = "") -> list[tuple[str, bytes]]:
         """Alerts that were committed and not acknowledged, oldest first, with the names that `acknowledge` takes."""
         ...
 
     def acknowledge(self, names: Iterable[str]) -> None:
         """Alerts have been told."""
+        ...
+
+
+class StreamStore(StateStore, Protocol):
+    """A `StateStore` of a partition of a stream, whose partitions and readers know of each other."""
+
+    def enter(self, schema: bytes, origin: bytes) -> None:
+        """
+        Before the claim: make sure that this is the partition's place.
+
+        Raises
+        ------
+        StateError
+            State there means something else than `schema` says, is of another stream, or is written by processes that share it.
+        StateUnavailableError
+            Somebody is being erased, too.
+        """
+        ...
+
+    def must_leave(self) -> bool:
+        """Whether somebody is being erased: commit, forget, leave, and enter again when it is over."""
+        ...
+
+    def leave(self) -> None:
+        """Nothing is written any more until it is entered again."""
+        ...
+
+    def tombstones(self) -> list[tuple[int, int]]:
+        """Marks of who was erased, and when, microseconds since the Unix epoch."""
+        ...
+
+    def entity_keys(self) -> Iterator[list[int]]:
+        """Entities that there are parts of, bit by bit."""
         ...
 
 
@@ -231,9 +264,9 @@ class MemoryStore:
             return Committed.REGRESSED
         return [self._parts.get(key, b"") for key in keys]
 
-    def outbox(self, limit: int) -> list[tuple[str, bytes]]:
+    def outbox(self, limit: int, after: str = "") -> list[tuple[str, bytes]]:
         """As `StateStore`."""
-        return list(self._outbox.items())[:limit]
+        return [each for each in self._outbox.items() if int(each[0]) > int(after or 0)][:limit]
 
     def acknowledge(self, names: Iterable[str]) -> None:
         """As `StateStore`."""

@@ -15,7 +15,7 @@ it, and then take them from it: one of 3,000 simulated seeds found it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from fraudsdk.entity_state.store import Committed, StateStore
@@ -28,20 +28,20 @@ Load = Callable[[Sequence[int]], list[bytes]]
 class State(Protocol[C]):
     """What changes are applied to: a cache of the parts of one writer."""
 
-    def apply(self, sequence: int, change: C, load: Load) -> tuple[set[int], list[bytes]]:
+    def apply(self, sequence: int, change: C, load: Load) -> tuple[Iterable[int], list[bytes]]:
         """
         Apply a change; entities that are not cached are loaded first, and are new only where that gives nothing.
 
         Returns
         -------
-        keys : set of int
+        keys : iterable of int
             Entities that changed.
         alerts : list of bytes
         """
         ...
 
-    def pack(self, key: int) -> bytes:
-        """The part of an entity that is cached."""
+    def pack(self, keys: Sequence[int], place: int) -> list[bytes]:
+        """The parts of entities that are cached, as they are before change `place`."""
         ...
 
     def forget(self) -> None:
@@ -104,9 +104,40 @@ class PartWriter(Generic[C]):
         """Entities that changed since the last commit."""
         return len(self._dirty)
 
-    def feed(self, sequence: int, change: C) -> bool:
+    @property
+    def committed(self) -> int:
+        """Changes before this one are in the store, and some after it may be."""
+        return self._committed
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to commit."""
+        return self._unanswered is not None or bool(self._dirty) or self.next != self._committed
+
+    def begin_at(self, place: int) -> None:
+        """
+        Begin a log whose first changes are gone.
+
+        Raises
+        ------
+        CorruptStateError
+            Some of it was applied already.
+        """
+        if self.next:
+            raise CorruptStateError(f"the state is of the changes before {self.next}; it cannot begin at {place}")
+        self.next = place
+
+    def feed(self, sequence: int, change: C, until: int | None = None) -> bool:
         """
         Apply a change.
+
+        Parameters
+        ----------
+        sequence : int
+            Its place in the log.
+        change : C
+        until : int, optional
+            The place after it, where it takes none or more than one.
 
         Returns
         -------
@@ -136,9 +167,9 @@ class PartWriter(Generic[C]):
         except _Regressed:
             self.claim()
             return False
-        self._dirty |= dict.fromkeys(sorted(keys))
+        self._dirty |= dict.fromkeys(keys)
         self._alerts += alerts
-        self.next = sequence + 1
+        self.next = sequence + 1 if until is None else until
         return True
 
     def _load(self, keys: Sequence[int]) -> list[bytes]:
@@ -166,9 +197,11 @@ class PartWriter(Generic[C]):
             No answer: it may have been written or not.  Commit again.
         """
         if self._unanswered is None:
-            if self.next == self._committed:
+            if not self.is_due:
                 return self.next
-            self._unanswered = self.next, {key: self._state.pack(key) for key in self._dirty}, self._alerts
+            keys = list(self._dirty)
+            parts = dict(zip(keys, self._state.pack(keys, self.next), strict=True))
+            self._unanswered = self.next, parts, self._alerts
         upto, parts, alerts = self._unanswered
         answer = self._store.commit(self._token, self._committed, upto, parts, alerts)
         self._unanswered = None

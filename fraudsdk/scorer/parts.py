@@ -26,6 +26,7 @@ from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.policy.spec import PolicySpec
 from fraudsdk.scorer.kept_state import KeptState
 from fraudsdk.scorer.shared_state import SharedState
+from fraudsdk.scorer.streamed_state import StreamedState
 from fraudsdk.telemetry.clock import Clock
 
 FEATURES_FILE: Final = "features.toml"
@@ -75,23 +76,26 @@ def kept_state_of(
     )
 
 
-def shared_state_of(
+def elsewhere_of(
     config: ScorerConfig,
-    store: SharedStore | None,
+    kept: SharedStore | StreamedState | None,
     encoder: Encoder,
     engine: FeatureEngine,
     lock: threading.Lock,
     clock: Clock,
-) -> SharedState | None:
-    """What is shared with other processes through a store; None without one."""
-    if store is None:
+) -> SharedState | StreamedState | None:
+    """State that is kept outside of this process: shared through a store, or following a stream; None without either."""
+    if kept is None:
         return None
     if config.hash_key is None:
         raise ConfigurationError("state that is shared needs a hash_key, the same for all who share it; pass one")
     if config.state_dir is not None:
         raise ConfigurationError("state is either kept in a state_dir or shared; leave one of them out")
     schema = shared_schema_of(engine, encoder.vocabulary, config.hash_key)
-    return SharedState(store, PartCodec(schema), schema, engine, lock, clock)
+    if isinstance(kept, StreamedState):
+        kept.begin(PartCodec(schema), schema, engine, lock)
+        return kept
+    return SharedState(kept, PartCodec(schema), schema, engine, lock, clock)
 
 
 def shared_schema_of(engine: FeatureEngine, vocabulary: Vocabulary, hash_key: bytes) -> bytes:

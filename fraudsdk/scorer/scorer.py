@@ -57,13 +57,15 @@ from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.policy.spec import PolicySpec
 from fraudsdk.scorer import kernels
+from fraudsdk.scorer.elsewhere import Elsewhere
 from fraudsdk.scorer.erasure import Erased, Tombstones, erase_live
 from fraudsdk.scorer.explanations import contributions, explanation
 from fraudsdk.scorer.judge import Judge
 from fraudsdk.scorer.latency import StageLatency
-from fraudsdk.scorer.parts import feature_set_of, kept_state_of, policy_of, shared_state_of, vocabulary_of
+from fraudsdk.scorer.parts import elsewhere_of, feature_set_of, kept_state_of, policy_of, vocabulary_of
 from fraudsdk.scorer.recovery import Recovered
 from fraudsdk.scorer.sent import Sent, SentRows, id_of, is_readable_by_column
+from fraudsdk.scorer.streamed_state import StreamedState
 from fraudsdk.sinks.port import DecisionSink
 from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock, Deadline
 from fraudsdk.telemetry.histogram import LatencySummary
@@ -140,8 +142,8 @@ class Scorer:
         Gives reasons in place of the model's own; with neither, a decision that needs them is marked degraded.
     sink : DecisionSink or None
         Told of every decision.  Its `write` is called on the scoring thread: wrap a slow one in `BackgroundSink`.
-    shared : SharedStore or None
-        Where what is remembered is shared with other processes.
+    shared : SharedStore, StreamedState or None
+        Where what is remembered is shared with other processes, or kept as a stream goes on.
     clock : Clock
         Wall clock for the skew check, monotonic for deadlines.
 
@@ -164,7 +166,7 @@ class Scorer:
         *,
         explainer: Explainer | None = None,
         sink: DecisionSink | None = None,
-        shared: SharedStore | None = None,
+        shared: SharedStore | StreamedState | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._engine = FeatureEngine(
@@ -200,7 +202,7 @@ class Scorer:
         self._lock = threading.Lock()
         self._state = kept_state_of(config, self._encoder, self._engine, self._recorder, self._lock)
         self._log = kernels.NO_LOG if self._state is None else self._state.words
-        self._shared = shared_state_of(config, shared, self._encoder, self._engine, self._lock, clock)
+        self._shared: Elsewhere | None = elsewhere_of(config, shared, self._encoder, self._engine, self._lock, clock)
         self._changed = self._engine.memory.changed
         try:
             self._judge = self._judge_of(model, policy, explainer)
@@ -223,7 +225,7 @@ class Scorer:
         *,
         sink: DecisionSink | None = None,
         explainer: Explainer | None = None,
-        shared: SharedStore | None = None,
+        shared: SharedStore | StreamedState | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> Self:
         """
@@ -342,7 +344,9 @@ class Scorer:
             self._tell(decision)
         return decision
 
-    def score_batch(self, table: Any, *, record: bool = True) -> Decisions:
+    def score_batch(
+        self, table: Any, *, record: bool = True, sent_us: npt.NDArray[np.int64] | None = None
+    ) -> Decisions:
         """
         Decide on many transactions, in the order given, which should be that of event time, by one model.
 
@@ -350,6 +354,11 @@ class Scorer:
         ----------
         table : pyarrow.Table or RecordBatch, or a sequence of mappings or Transactions
             Columns are named as the fields of a transaction.
+        record : bool
+            As for `score`.
+        sent_us : int64[n], optional
+            When each was sent, microseconds since the Unix epoch, where that is not now: what lay in the future then is refused,
+            whenever it is looked at.
 
         Returns
         -------
@@ -361,7 +370,7 @@ class Scorer:
         InvalidTransactionError
             Names the row.  Nothing of the batch was remembered.
         """
-        encoded, sent = self._encoded(table)
+        encoded, sent = self._encoded(table, sent_us)
         batch = _Batch(self._judge, encoded, sent, record, self._engine.n_features)
         done = 0
         while done < len(encoded):
@@ -450,9 +459,7 @@ class Scorer:
         said += [] if declined is None else [answer_bits(declined)]
         with self._lock:
             if self._shared is not None and not self._engine.remembers(key):
-                for bits in said:
-                    self._shared.pass_on(key, *bits)
-                return True
+                return all([self._shared.pass_on(key, *bits) for bits in said])  # noqa: C419  # each is said
             self._require_at_hand(key)
             remembered = all([self._amend(key, *bits) for bits in said])  # noqa: C419  # each is said, whatever the first came to
             if because := self._settled():
@@ -733,14 +740,15 @@ class Scorer:
         except Exception as error:  # not the caller's fault: a decision is due whatever broke
             return self._fallback(judge, sent, row, f"{stage}: {_described(error)}")
 
-    def _encoded(self, table: Any) -> tuple[EncodedTransactions, SentRows]:
+    def _encoded(self, table: Any, sent_us: npt.NDArray[np.int64] | None) -> tuple[EncodedTransactions, SentRows]:
         """A table as rows of the border, and as it was sent."""
         if hasattr(table, "column_names") and self._is_read_by_column(table):
             encoded, sent = self._encoder.encode_table(table), SentRows(table)
         else:
             rows = list(rows_of(table))
             encoded, sent = self._encoder.encode_mappings(rows), SentRows(rows)
-        late = encoded.ints[:, EVENT_TIME_US] > self._clock.now_us() + self._future_skew_us
+        now_us = self._clock.now_us() if sent_us is None else sent_us
+        late = encoded.ints[:, EVENT_TIME_US] > now_us + self._future_skew_us
         if late.any():
             row = int(np.argmax(late))
             raise self._from_the_future(encoded.transaction_ids[row]).in_row(row)
@@ -999,7 +1007,7 @@ class Scorer:
                 self._failures["sink_refused"] += len(decisions)
 
 
-def _rows_at_once(max_entities: int, n_kinds: int, shared: SharedStore | None) -> int:
+def _rows_at_once(max_entities: int, n_kinds: int, shared: SharedStore | StreamedState | None) -> int:
     """Rows of a batch that are decided under one lock; shared memory must hold what they name, and as much again."""
     return _ROWS_AT_ONCE if shared is None else min(_ROWS_AT_ONCE, max_entities // (2 * n_kinds))
 

@@ -241,7 +241,7 @@ class SharedState:
             self._rewriting.pop(key, None)
         self.room()
 
-    def pass_on(self, key: int, set_bits: int, clear_bits: int) -> None:
+    def pass_on(self, key: int, set_bits: int, clear_bits: int) -> bool:
         """
         Tell the others what was said of a transaction that is not remembered here.
 
@@ -253,6 +253,7 @@ class SharedState:
         if not self._is_ours or len(self._to_tell) >= MAX_TO_TELL:
             raise StateUnavailableError("what was said was not taken: the store is slow or down; say it again later")
         self._to_tell.append((key, set_bits, clear_bits))
+        return True
 
     def room(self) -> str:
         """Empty, or why nothing more can be remembered."""

@@ -33,10 +33,10 @@ class Tally:
             self.seen[key] = json.loads(part) if part else []
         for key in change:
             self.seen[key].append(sequence)
-        return set(change), [b"alert %d" % sequence] if sequence % 7 == 0 else []
+        return sorted(set(change)), [b"alert %d" % sequence] if sequence % 7 == 0 else []
 
-    def pack(self, key):
-        return json.dumps(self.seen[key]).encode()
+    def pack(self, keys, place):
+        return [json.dumps(self.seen[key]).encode() for key in keys]
 
     def forget(self):
         self.seen = {}
@@ -51,7 +51,7 @@ def oracle(log) -> tuple[dict[int, bytes], list[bytes]]:
     tally, alerts = Tally(), []
     for sequence, change in enumerate(log):
         alerts += tally.apply(sequence, change, lambda keys: [b""] * len(keys))[1]
-    return {key: tally.pack(key) for key in tally.seen}, alerts
+    return dict(zip(tally.seen, tally.pack(tally.seen, len(log)), strict=True)), alerts
 
 
 class Troubled:

@@ -77,15 +77,18 @@ class EngineState:
                 assert Taken.TAKEN == self._codec.take(self.driver.engine.memory, part)
         self.driver.observe(change)
         self.touched |= dict.fromkeys(keys, sequence)
-        return keys, [b"alert %d" % sequence] if sequence % 97 == 0 else []
+        return sorted(keys), [b"alert %d" % sequence] if sequence % 97 == 0 else []
 
-    def pack(self, key):
-        (part,) = self._codec.pack(self.driver.engine.memory, np.array([key]), self.touched[key])
-        return part
+    def pack(self, keys, place):
+        packed = [
+            self._codec.pack(self.driver.engine.memory, np.array([key], np.int64), self.touched[key]) for key in keys
+        ]
+        return [part for (part,) in packed]
 
     def parts(self) -> dict[int, bytes]:
         """Every part that is in memory."""
-        return {int(key): self.pack(int(key)) for key in self.driver.engine.memory.entity_keys()}
+        keys = self.driver.engine.memory.entity_keys().tolist()
+        return dict(zip(keys, self.pack(keys, 0), strict=True))
 
 
 class WritingApart(RedisStore):

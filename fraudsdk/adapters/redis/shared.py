@@ -37,6 +37,7 @@ if erasing and tonumber(string.match(erasing, ' (%d+)$')) >= now then return 'ER
 if erasing then redis.call('HDEL', KEYS[1], 'erasing') end
 local schema = redis.call('HGET', KEYS[1], 'schema')
 if schema and schema ~= ARGV[1] then return 'FOREIGN' end
+if redis.call('HEXISTS', KEYS[1], 'stream') == 1 then return 'STREAM' end
 local slot
 for i = 0, ARGV[3] - 1 do
   local held = redis.call('HGET', KEYS[1], i)
@@ -135,6 +136,10 @@ class SharedRedis:
             raise StateError(
                 f"state of group {self._group!r} in Redis is of other features, another vocabulary or another hash_key; "
                 "open with those, or name another group"
+            )
+        if slot == b"STREAM":
+            raise StateError(
+                f"group {self._group!r} in Redis follows a stream, which alone writes it; name another group to write to"
             )
         if slot == b"FULL":
             raise StateError(

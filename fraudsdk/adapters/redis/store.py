@@ -117,9 +117,10 @@ class RedisStore:
         answer: list[bytes] | bytes = answer_of(lambda: self._read(keys=named, args=[token, place]))
         return answer if isinstance(answer, list) else Committed(answer.decode())
 
-    def outbox(self, limit: int) -> list[tuple[str, bytes]]:
+    def outbox(self, limit: int, after: str = "") -> list[tuple[str, bytes]]:
         """As `StateStore`."""
-        entries: list[Any] = answer_of(lambda: self._client.xrange(self._out, count=limit))
+        first = f"({after}" if after else "-"
+        entries: list[Any] = answer_of(lambda: self._client.xrange(self._out, min=first, count=limit))
         return [(name.decode(), fields[b"alert"]) for name, fields in entries]
 
     def acknowledge(self, names: Iterable[str]) -> None:
