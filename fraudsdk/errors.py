@@ -71,6 +71,31 @@ class InvalidTransactionError(FraudSDKError):
         )
 
 
+class PoisonMessageError(FraudSDKError):
+    """
+    A message of a stream is no transaction, and will not be one when it is read again: it belongs to the dead letters.
+
+    Parameters
+    ----------
+    reason : str
+        A word for programs, such as ``"bad_json"`` or ``"invalid_transaction:amount"``.
+    problem : str
+        What was wrong and what it was (already masked).
+    remedy : str
+        What to send instead.
+    """
+
+    def __init__(self, reason: str, problem: str, remedy: str) -> None:
+        self.reason = reason
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"message {problem}; {remedy}")
+
+
+class SchemaUnavailableError(FraudSDKError):
+    """The schema of a message cannot be fetched now.  Nobody's fault: read the message again later."""
+
+
 class FeatureSetError(ConfigurationError):
     """A feature set, or its file, declares something that cannot be computed."""
 
