@@ -63,7 +63,11 @@ class Decisions(Sequence[Decision]):
 
     def flagged(self) -> list[Decision]:
         """Those whose outcome is not `APPROVE`, in order; the others are not even made."""
-        return [each for _, each in sorted(self._singled_out.items()) if each.outcome is not Outcome.APPROVE]
+        return [each for _, each in self.flagged_rows()]
+
+    def flagged_rows(self) -> list[tuple[int, Decision]]:
+        """`flagged`, each with its row."""
+        return [each for each in sorted(self._singled_out.items()) if each[1].outcome is not Outcome.APPROVE]
 
     def __len__(self) -> int:
         return len(self.transaction_ids)

@@ -115,6 +115,11 @@ class StreamedParts:
         return self._state.n_rows_at_once
 
     @property
+    def keeps_alerts(self) -> bool:
+        """Whether a commit keeps alerts until they have been told."""
+        return True
+
+    @property
     def is_due(self) -> bool:
         """Whether there is something to commit."""
         return self._writer.is_due
@@ -209,6 +214,27 @@ class StreamedParts:
         place = self._writer.commit()
         self._go_on_learning()
         return place
+
+    def outbox(self, limit: int, after: str = "") -> list[tuple[str, bytes]]:
+        """As `StateStore`."""
+        return self._store.outbox(limit, after)
+
+    def acknowledge(self, names: Sequence[str]) -> None:
+        """As `StateStore`."""
+        self._store.acknowledge(names)
+
+    def must_leave(self) -> bool:
+        """As `StreamStore`."""
+        return self._store.must_leave()
+
+    def leave(self) -> None:
+        """As `StreamStore`."""
+        self._is_whole = False
+        self._store.leave()
+
+    def counters(self) -> dict[str, int]:
+        """As `Scorer`."""
+        return self.scorer.counters()
 
     def close(self) -> None:
         """What was not committed is forgotten, and comes again to whoever goes on."""
