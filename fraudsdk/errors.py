@@ -96,6 +96,10 @@ class SchemaUnavailableError(FraudSDKError):
     """The schema of a message cannot be fetched now.  Nobody's fault: read the message again later."""
 
 
+class StreamUnavailableError(FraudSDKError):
+    """No broker of a stream answers now.  Nobody's fault: retry."""
+
+
 class FeatureSetError(ConfigurationError):
     """A feature set, or its file, declares something that cannot be computed."""
 

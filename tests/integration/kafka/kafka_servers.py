@@ -72,7 +72,9 @@ class KafkaBroker:
     n_partitions : int
         Of a topic whose maker does not say.
     authority : Authority or None
-        Issues the broker's certificate, for 127.0.0.1.
+        Issues the broker's certificate.
+    alternatives : str
+        The broker's names on it.
     users : Mapping of str to str
         Passwords.
     asks_for_certificates : bool
@@ -87,6 +89,7 @@ class KafkaBroker:
         *,
         n_partitions: int = 6,
         authority: Authority | None = None,
+        alternatives: str = "IP:127.0.0.1,DNS:localhost",
         users: Mapping[str, str] | None = None,
         asks_for_certificates: bool = False,
         settings: Mapping[str, str] | None = None,
@@ -101,7 +104,7 @@ class KafkaBroker:
         self._n_partitions = n_partitions
         self._users = dict(users or {})
         self._log = directory / "server.log"
-        tls = {} if authority is None else self._tls(authority, asks_for_certificates)
+        tls = {} if authority is None else self._tls(authority, alternatives, asks_for_certificates)
         self._write(_SETTINGS | self._own_settings() | tls | dict(settings or {}))
 
     def start(self) -> KafkaBroker:
@@ -174,8 +177,8 @@ class KafkaBroker:
             "num.partitions": str(self._n_partitions),
         }
 
-    def _tls(self, authority: Authority, asks_for_certificates: bool) -> dict[str, str]:
-        served = authority.issue("broker", "IP:127.0.0.1,DNS:localhost")
+    def _tls(self, authority: Authority, alternatives: str, asks_for_certificates: bool) -> dict[str, str]:
+        served = authority.issue("broker", alternatives)
         both = self.directory / "broker.pem"
         both.write_bytes(served.key.read_bytes() + served.certificate.read_bytes())
         login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
