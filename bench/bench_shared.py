@@ -194,7 +194,7 @@ def test_a_commit(
     report(question, turns.figures())
     hold(question, turns.ratios())
     sample = listed[:: len(listed) // 500]
-    in_redis = [client.memory_usage(name) for name in store.names_of(key for key, _ in sample)]
+    in_redis = [client.memory_usage(name) for name in store.names_of([key for key, _ in sample])]
     report(
         "an entity in Redis",
         {

@@ -97,7 +97,7 @@ class WritingApart(RedisStore):
     def commit(self, token, previous, next, parts, alerts):
         try:
             if parts:
-                self._client.mset({self._key(key): part for key, part in parts.items()})
+                self._client.mset(dict(zip(self.names_of(parts), parts.values(), strict=True)))
         except redis.exceptions.RedisError as error:
             raise StateUnavailableError("no answer") from error
         time.sleep(0.01)

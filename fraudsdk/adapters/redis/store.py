@@ -15,7 +15,7 @@ together.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import redis
@@ -23,6 +23,8 @@ import redis
 from fraudsdk.adapters.redis.connection import Client, retries_of
 from fraudsdk.entity_state.store import Committed
 from fraudsdk.errors import ConfigurationError, StateUnavailableError
+
+_KEY_DIGITS: Final = 16
 
 _CLAIM: Final = """
 redis.call('HSET', KEYS[1], 'tok', ARGV[1])
@@ -106,14 +108,14 @@ class RedisStore:
         self, token: bytes, previous: int, next: int, parts: Mapping[int, bytes], alerts: Sequence[bytes]
     ) -> Committed:
         """As `StateStore`."""
-        keys = [self.meta, self._out, self.feed, *map(self._key, parts)]
+        keys = [self.meta, self._out, self.feed, *self.names_of(parts)]
         changed = struct.pack(f"<{len(parts)}q", *parts)
         args: list[Any] = [token, previous, next, self._ttl_s, changed, *parts.values(), *alerts]
         return Committed(answer_of(lambda: self._commit(keys=keys, args=args)).decode())
 
     def read(self, token: bytes, place: int, keys: Sequence[int]) -> list[bytes] | Committed:
         """As `StateStore`."""
-        named = [self.meta, *map(self._key, keys)]
+        named = [self.meta, *self.names_of(keys)]
         answer: list[bytes] | bytes = answer_of(lambda: self._read(keys=named, args=[token, place]))
         return answer if isinstance(answer, list) else Committed(answer.decode())
 
@@ -129,12 +131,12 @@ class RedisStore:
         if listed:
             answer_of(lambda: self._client.xdel(self._out, *listed))
 
-    def names_of(self, keys: Iterable[int], *, aside: bool = False) -> list[str]:
+    def names_of(self, keys: Collection[int], *, aside: bool = False) -> list[str]:
         """What the parts of entities are called; or, `aside`, damaged ones that were put out of the way."""
-        return [f"{self._key(key)}:bad" if aside else self._key(key) for key in keys]
-
-    def _key(self, key: int) -> str:
-        return f"{self._prefix}{key & 0xFFFF_FFFF_FFFF_FFFF:016x}"
+        # All digits at once: a format for each takes three times as long.
+        digits = struct.pack(f">{len(keys)}q", *keys).hex()
+        prefix, ending = self._prefix, ":bad" if aside else ""
+        return [f"{prefix}{digits[at : at + _KEY_DIGITS]}{ending}" for at in range(0, len(digits), _KEY_DIGITS)]
 
 
 def key_of(name: bytes) -> int:
