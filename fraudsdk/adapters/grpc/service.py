@@ -34,6 +34,8 @@ SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["ScoringService"].full_name
 DEFAULT_MAX_TRANSACTIONS: Final = 10_000
 # Of a caller's deadline, what the answer needs on its way back: half of what is left, at most this.
 _WAY_BACK_US: Final = 500
+# What is left of a call without a deadline: gRPC says some three hundred years.
+_NO_DEADLINE_S: Final = 365 * 86_400
 # Transactions that are read, or answers that are written, before it is seen whether anybody waits for them.
 _AT_ONCE: Final = 1_000
 _FEATURES_FILE: Final = "features.toml"
@@ -202,7 +204,7 @@ def _records(request: pb.ScoreRequest | pb.ScoreBatchRequest | pb.ScoreStreamReq
 def _deadline_of(context: Any) -> Deadline | None:
     """When the scorer must have decided, so that the answer arrives in time."""
     remaining_s = context.time_remaining()
-    if remaining_s is None:
+    if remaining_s is None or remaining_s > _NO_DEADLINE_S:
         return None
     remaining_us = int(remaining_s * US_PER_S)
     if remaining_us <= 0:
