@@ -10,6 +10,7 @@ idempotent.  A key goes to the partition that Kafka's own Java client puts it in
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -21,7 +22,7 @@ from fraudsdk.errors import ConfigurationError, StreamUnavailableError
 MAX_QUEUED: Final = 100_000
 _TIMEOUT_S: Final = 30.0
 _WAIT_S: Final = 0.05
-_TOPIC_MADE_S: Final = 5.0
+_TOPIC_MADE_S: Final = 2.0
 
 
 class MessageProducer:
@@ -80,9 +81,17 @@ class MessageProducer:
         """
         return {topic: self._partitions_of(topic, timeout_s) for topic in topics}
 
-    def send(self, topic: str, key: bytes | None, value: bytes) -> None:
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
         """
         Queue a message, and wait for room where there is none.
+
+        Parameters
+        ----------
+        topic : str
+        key, value : bytes or None
+        headers : sequence of (str, bytes)
 
         Raises
         ------
@@ -96,7 +105,7 @@ class MessageProducer:
             if self._lost is not None:
                 raise self._loss()
             try:
-                self._producer.produce(topic, value, key, on_delivery=self._delivered)
+                self._producer.produce(topic, value, key, on_delivery=self._delivered, headers=[*headers] or None)
             except BufferError:
                 deadline = deadline or time.monotonic() + self._timeout_s
                 if time.monotonic() > deadline:

@@ -8,6 +8,7 @@ logins nor an administrator, and keeps 5 MiB of a partition: what hangs on these
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import shutil
 import signal
@@ -324,13 +325,9 @@ def read_all(bootstrap: str, topic: str) -> list[confluent_kafka.Message]:
         consumer.close()
 
 
-class _Silent:
-    """What a client says while it waits for a broker is no news."""
-
-    def log(self, level: int, message: str, *arguments: object, **options: object) -> None: ...
-
-
-_SILENT = _Silent()
+# What a client says while it waits for a broker is no news.
+_SILENT = logging.Logger("kafka of the tests")
+_SILENT.addHandler(logging.NullHandler())
 
 
 def _librdkafka() -> ctypes.CDLL:

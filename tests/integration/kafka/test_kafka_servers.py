@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import kafka_jars
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from kafka_servers import KafkaBroker, MockCluster, require_kafka
@@ -87,3 +88,17 @@ def test_a_broker_has_no_topic_that_nobody_made(tmp_path):
             broker.delete_topic("transactions")
     finally:
         broker.stop()
+
+
+def test_jars_that_are_not_those_that_were_pinned_are_not_kept(tmp_path, monkeypatch):
+    def bring_another(folder):
+        folder.mkdir()
+        (folder / "kafka-clients.jar").write_bytes(b"another")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kafka_jars, "_ask_maven", bring_another)
+
+    with pytest.raises(SystemExit, match="other jars"):
+        kafka_jars.fetch()
+
+    assert [] == kafka_jars.jars()
