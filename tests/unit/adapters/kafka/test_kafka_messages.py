@@ -334,6 +334,27 @@ def test_a_schema_that_cannot_be_had_now_makes_no_poison():
         message_format("avro", schemas=NotNow()).decode_all([framed(schema_of(*AVRO_FIELDS), RECORD)])
 
 
+AVRO = message_format("avro", schemas=Schemas({7: json.dumps(schema_of(*AVRO_FIELDS))}))
+WHOLE = {
+    "json": (
+        JSON,
+        b'{"transaction_id":"t-1","amount":12.50,"custom":{"points":1.5},"event_time":"2026-11-23T10:00:00Z"}',
+    ),
+    "protobuf": (PROTOBUF, in_protobuf(event_time_us=1_795_428_000_000_001, ip="203.0.113.7")),
+    "avro": (AVRO, framed(schema_of(*AVRO_FIELDS), RECORD)),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+@given(cut=st.integers(0, 120), put=st.binary(max_size=8), left_out=st.integers(0, 8))
+def test_changed_bytes_are_a_mapping_or_poison_and_nothing_else(kind, cut, put, left_out):
+    reads, value = WHOLE[kind]
+
+    [decoded] = reads.decode_all([value[:cut] + put + value[cut + left_out :]])
+
+    assert isinstance(decoded, dict | PoisonMessageError)
+
+
 def test_the_index_of_a_protobuf_message_is_read_in_both_spellings():
     assert ((0,), b"rest") == without_indexes(b"\0rest")
     assert ((1,), b"rest") == without_indexes(b"\x02\x02rest")
