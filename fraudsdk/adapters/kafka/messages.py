@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import orjson
 
 from fraudsdk.adapters.kafka.avro import AvroSchema
-from fraudsdk.adapters.kafka.framing import unframed
-from fraudsdk.adapters.kafka.schemas import SchemaSource
+from fraudsdk.adapters.kafka.framing import unframed, without_indexes
+from fraudsdk.adapters.kafka.schemas import MAX_SCHEMAS, SchemaSource
 from fraudsdk.domain.card_number import is_sensitive_name
 from fraudsdk.domain.transaction import MAPPING_FIELDS
-from fraudsdk.errors import ConfigurationError, InvalidTransactionError, PoisonMessageError
+from fraudsdk.errors import ConfigurationError, InvalidTransactionError, MissingExtraError, PoisonMessageError
 
 Decoded = dict[str, Any] | PoisonMessageError
 
-FORMATS: Final = ("json", "avro")
+FORMATS: Final = ("json", "protobuf", "avro")
 # A transaction with every field takes 1.5 KB; what is larger is a mistake, and 10 MB of it would stall a partition.
 MAX_MESSAGE_BYTES: Final = 1 << 16
 
@@ -35,6 +35,9 @@ MAX_MESSAGE_BYTES: Final = 1 << 16
 _LONG_AMOUNT: Final = re.compile(rb'"amount"[ \t\r\n]*:[ \t\r\n]*[-+.0-9eE]{17}')
 _BLANK_BEFORE_COLON: Final = re.compile(rb"[ \t\r\n]:")
 _INT64_END: Final = 1 << 63
+_OUR_PACKAGE: Final = re.compile(r"^\s*package\s+fraudsdk\.v1\s*;", re.MULTILINE)
+
+_Read = TypeVar("_Read")
 
 
 class MessageFormat(Protocol):
@@ -74,7 +77,7 @@ def message_format(
     name : str
         One of `FORMATS`.
     schemas : SchemaSource or None
-        Where schemas are found; Avro needs one.
+        Where schemas are found.  Avro needs one; with it, Protobuf is checked to be written in ours.
     max_message_bytes : int
         Larger messages are poison.
 
@@ -92,6 +95,8 @@ def message_format(
         raise ConfigurationError(f"max_message_bytes must be at least 1, was {max_message_bytes!r}")
     if name == "json":
         return JsonMessages(max_message_bytes)
+    if name == "protobuf":
+        return ProtobufMessages(schemas, max_message_bytes)
     if name == "avro":
         if schemas is None:
             raise ConfigurationError("messages in Avro need their schemas; name a schema registry or a folder of them")
@@ -160,29 +165,75 @@ class JsonMessages(_Messages):
         return mapping if _is_read_whole(value, mapping) else _read_with_care(value)
 
 
-class AvroMessages(_Messages):
-    """Avro records, each in the schema that its frame names; schemas that were read are kept, up to `MAX_SCHEMAS`."""
+class ProtobufMessages(_Messages):
+    """
+    ``fraudsdk.v1.Transaction`` in a schema registry's frame.
 
-    MAX_SCHEMAS: Final = 1_000
+    Fields that this version does not know are passed over, as Protobuf has it, and as the scoring service does.
+    """
 
-    def __init__(self, schemas: SchemaSource, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    def __init__(self, schemas: SchemaSource | None, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         super().__init__(max_message_bytes)
-        self._source = schemas
-        self._schemas: dict[int, AvroSchema] = {}
+        try:
+            from google.protobuf.message import DecodeError
+
+            from fraudsdk.adapters.protobuf import mapping_of
+            from fraudsdk.adapters.protobuf._generated.transaction_pb2 import Transaction
+        except ImportError as error:
+            raise MissingExtraError("protobuf", "kafka") from error
+        self._message, self._mapping_of, self._no_message = Transaction, mapping_of, DecodeError
+        self._indexes = (list(Transaction.DESCRIPTOR.file.message_types_by_name).index(Transaction.DESCRIPTOR.name),)
+        self._schemas = None if schemas is None else _Cache(schemas, _check_is_ours)
 
     def _decode(self, value: bytes) -> dict[str, Any]:
         schema_id, payload = unframed(value)
-        schema = self._schemas.get(schema_id)
-        if schema is None:
-            schema = self._learn(schema_id)
-        return schema.read(payload)
+        if self._schemas is not None:
+            self._schemas.get(schema_id)
+        indexes, payload = without_indexes(payload)
+        if indexes != self._indexes:
+            raise PoisonMessageError("unsupported_schema", "is another message of its schema", "send a Transaction")
+        message = self._message()
+        try:
+            message.ParseFromString(payload)
+        except self._no_message:  # its text is of no use, and may come from the message
+            raise PoisonMessageError("bad_protobuf", "is no Transaction", "write it by fraudsdk.v1") from None
+        return self._mapping_of(message)
 
-    def _learn(self, schema_id: int) -> AvroSchema:
-        schema = AvroSchema(self._source.schema(schema_id))
-        if len(self._schemas) >= self.MAX_SCHEMAS:
-            del self._schemas[next(iter(self._schemas))]
-        self._schemas[schema_id] = schema
-        return schema
+
+class AvroMessages(_Messages):
+    """Avro records, each in the schema that its frame names."""
+
+    def __init__(self, schemas: SchemaSource, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        super().__init__(max_message_bytes)
+        self._schemas = _Cache(schemas, AvroSchema)
+
+    def _decode(self, value: bytes) -> dict[str, Any]:
+        schema_id, payload = unframed(value)
+        return self._schemas.get(schema_id).read(payload)
+
+
+class _Cache(Generic[_Read]):
+    """Schemas that were read, by their ids; past `MAX_SCHEMAS` the oldest makes room."""
+
+    def __init__(self, source: SchemaSource, read: Callable[[str], _Read]) -> None:
+        self._source = source
+        self._read = read
+        self._schemas: dict[int, _Read] = {}
+
+    def get(self, schema_id: int) -> _Read:
+        if schema_id not in self._schemas:
+            schema = self._read(self._source.schema(schema_id))
+            if len(self._schemas) >= MAX_SCHEMAS:
+                del self._schemas[next(iter(self._schemas))]
+            self._schemas[schema_id] = schema
+        return self._schemas[schema_id]
+
+
+def _check_is_ours(schema: str) -> None:
+    if not _OUR_PACKAGE.search(schema):
+        raise PoisonMessageError(
+            "unsupported_schema", "has a schema of another package than fraudsdk.v1", "write it by fraudsdk.v1"
+        )
 
 
 _JSON_KINDS: Final = {

@@ -151,7 +151,7 @@ class RegistryOfSchemas:
             request.add_header("Authorization", f"Basic {base64.b64encode(login).decode()}")
         try:
             with self._opener.open(request, timeout=self._options.timeout_s) as answer:
-                body = answer.read(MAX_SCHEMA_BYTES + 1)
+                body = _read(answer, time.monotonic() + self._options.timeout_s)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == _NOT_FOUND:
@@ -172,6 +172,16 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
+
+
+def _read(answer: Any, deadline: float) -> bytes:
+    """At most a byte more than a schema may have, and no longer than until `deadline` however slowly they come."""
+    body = b""
+    while len(body) <= MAX_SCHEMA_BYTES and (some := answer.read1(1 << 16)):
+        body += some
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return body
 
 
 def _schema_in(body: bytes, schema_id: int) -> str:

@@ -8,6 +8,7 @@ logins nor an administrator, and keeps 5 MiB of a partition: what hangs on these
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import shutil
 import signal
@@ -128,6 +129,11 @@ class KafkaBroker:
     def delete_topic(self, name: str) -> None:
         admin = self.admin()
         admin.delete_topics([name], operation_timeout=20)[name].result()
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        """Take away what is in front of an offset, as retention does."""
+        admin, place = self.admin(), confluent_kafka.TopicPartition(topic, partition, before)
+        admin.delete_records([place], operation_timeout=20)[place].result()
 
     def admin(self, **options: object) -> AdminClient:
         return AdminClient(client_options(self.bootstrap, **options))
@@ -324,13 +330,9 @@ def read_all(bootstrap: str, topic: str) -> list[confluent_kafka.Message]:
         consumer.close()
 
 
-class _Silent:
-    """What a client says while it waits for a broker is no news."""
-
-    def log(self, level: int, message: str, *arguments: object, **options: object) -> None: ...
-
-
-_SILENT = _Silent()
+# What a client says while it waits for a broker is no news.
+_SILENT = logging.Logger("kafka of the tests")
+_SILENT.addHandler(logging.NullHandler())
 
 
 def _librdkafka() -> ctypes.CDLL:

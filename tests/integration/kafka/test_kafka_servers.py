@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import kafka_jars
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from kafka_servers import KafkaBroker, MockCluster, require_kafka
@@ -79,11 +80,36 @@ def test_a_mock_cluster_answers_with_the_errors_it_was_told_to(mock):
     assert [KafkaError.MSG_SIZE_TOO_LARGE, None] == [error and error.code() for error in outcomes]
 
 
-def test_a_broker_has_no_topic_that_nobody_made(tmp_path):
+def test_a_topic_loses_its_oldest_messages_and_then_all_of_them(tmp_path):
     require_kafka()
     broker = KafkaBroker(tmp_path / "broker").start()
     try:
         with pytest.raises(KafkaException):
-            broker.delete_topic("transactions")
+            broker.delete_topic("transactions")  # nobody made it
+        broker.create_topic("transactions", 1)
+        producer = broker.producer()
+        for i in range(5):
+            producer.produce("transactions", b"%d" % i)
+        assert 0 == producer.flush(20)
+
+        broker.delete_records("transactions", 0, 3)
+        assert [3, 4] == [each.offset() for each in broker.read_all("transactions")]
+        broker.delete_topic("transactions")
+        broker.create_topic("transactions", 1)
+        assert [] == broker.read_all("transactions")
     finally:
         broker.stop()
+
+
+def test_jars_that_are_not_those_that_were_pinned_are_not_kept(tmp_path, monkeypatch):
+    def bring_another(folder):
+        folder.mkdir()
+        (folder / "kafka-clients.jar").write_bytes(b"another")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kafka_jars, "_ask_maven", bring_another)
+
+    with pytest.raises(SystemExit, match="other jars"):
+        kafka_jars.fetch()
+
+    assert [] == kafka_jars.jars()

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from fraudsdk.adapters.kafka.framing import without_indexes
 from fraudsdk.adapters.kafka.messages import message_format, poison_of
 from fraudsdk.adapters.kafka.schemas import FolderOfSchemas
+from fraudsdk.adapters.protobuf import message_of
 from fraudsdk.domain.money import parse_amount
 from fraudsdk.domain.refusal import RefusedValue
 from fraudsdk.domain.transaction import Transaction
-from fraudsdk.errors import ConfigurationError, InvalidTransactionError, PoisonMessageError
+from fraudsdk.errors import ConfigurationError, InvalidTransactionError, PoisonMessageError, SchemaUnavailableError
 
 PAN = "4111111111111111"
 JSON = message_format("json")
+PROTOBUF = message_format("protobuf")
 
 POISON = {
     "no value": (None, "empty"),
@@ -257,6 +259,100 @@ def test_an_avro_decimal_of_many_bytes_is_refused_before_it_is_computed(avro):
 )
 def test_a_schema_that_is_no_transaction_s_is_refused(avro, schema):
     assert "unsupported_schema" == reason_of(b"\0\0\0\0\x07\0", avro(schema))
+
+
+def in_protobuf(schema_id: int = 7, indexes: bytes = b"\0", **fields) -> bytes:
+    message = message_of({"transaction_id": "t-1", "user_id": "u-1", "amount": "12.50", "currency": "EUR"} | fields)
+    return b"\0" + schema_id.to_bytes(4, "big") + indexes + message.SerializeToString()
+
+
+@pytest.mark.parametrize("indexes", [b"\0", b"\x02\0"])
+def test_a_protobuf_transaction_is_a_mapping_with_an_exact_amount_and_time(indexes):
+    mapping = PROTOBUF.decode(in_protobuf(indexes=indexes, event_time_us=1_795_428_000_000_001))
+
+    expected = Transaction("t-1", 1_795_428_000_000_001, 1_250, "EUR", user_id="u-1")
+    assert expected == Transaction.from_mapping(mapping)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"", "empty"),
+        (b"\1" + in_protobuf()[1:], "bad_frame"),
+        (in_protobuf()[:5], "bad_frame"),
+        (in_protobuf()[:-1], "bad_protobuf"),
+        (in_protobuf().replace(b"u-1", b"u\xff1"), "bad_protobuf"),
+        (in_protobuf(indexes=b"\x02\x02"), "unsupported_schema"),
+        (in_protobuf(indexes=b"\x04\0\0"), "unsupported_schema"),
+    ],
+)
+def test_poison_in_protobuf_has_its_reason(value, reason):
+    assert reason == reason_of(value, PROTOBUF)
+
+
+def test_protobuf_of_another_package_is_refused_where_schemas_are_known():
+    reads = message_format(
+        "protobuf", schemas=Schemas({7: "syntax = 'proto3';\npackage fraudsdk.v1;", 8: "package x;"})
+    )
+
+    assert "u-1" == reads.decode(in_protobuf(7))["user_id"]
+    assert "unsupported_schema" == reason_of(in_protobuf(8), reads)
+    assert "unknown_schema" == reason_of(in_protobuf(9), reads)
+
+
+class Schemas:
+    """Knows these, and counts how often it is asked."""
+
+    def __init__(self, texts: dict[int, str]) -> None:
+        self.texts = texts
+        self.n_asked = 0
+
+    def schema(self, schema_id: int) -> str:
+        self.n_asked += 1
+        if schema_id not in self.texts:
+            raise PoisonMessageError("unknown_schema", f"names schema {schema_id}", "register it")
+        return self.texts[schema_id]
+
+
+def test_a_schema_is_asked_for_once():
+    schemas = Schemas({7: json.dumps(schema_of(*AVRO_FIELDS))})
+    reads = message_format("avro", schemas=schemas)
+
+    assert 3 == len(reads.decode_all([framed(schema_of(*AVRO_FIELDS), RECORD)] * 3))
+    assert 1 == schemas.n_asked
+
+
+class NotNow:
+    """A registry that is down."""
+
+    def schema(self, schema_id: int) -> str:
+        raise SchemaUnavailableError("the schema registry does not answer")
+
+
+def test_a_schema_that_cannot_be_had_now_makes_no_poison():
+    with pytest.raises(SchemaUnavailableError):
+        message_format("avro", schemas=NotNow()).decode_all([framed(schema_of(*AVRO_FIELDS), RECORD)])
+
+
+AVRO = message_format("avro", schemas=Schemas({7: json.dumps(schema_of(*AVRO_FIELDS))}))
+WHOLE = {
+    "json": (
+        JSON,
+        b'{"transaction_id":"t-1","amount":12.50,"custom":{"points":1.5},"event_time":"2026-11-23T10:00:00Z"}',
+    ),
+    "protobuf": (PROTOBUF, in_protobuf(event_time_us=1_795_428_000_000_001, ip="203.0.113.7")),
+    "avro": (AVRO, framed(schema_of(*AVRO_FIELDS), RECORD)),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+@given(cut=st.integers(0, 120), put=st.binary(max_size=8), left_out=st.integers(0, 8))
+def test_changed_bytes_are_a_mapping_or_poison_and_nothing_else(kind, cut, put, left_out):
+    reads, value = WHOLE[kind]
+
+    [decoded] = reads.decode_all([value[:cut] + put + value[cut + left_out :]])
+
+    assert isinstance(decoded, dict | PoisonMessageError)
 
 
 def test_the_index_of_a_protobuf_message_is_read_in_both_spellings():
