@@ -154,7 +154,7 @@ class Partition:
         self.waiting: deque[Message] = deque()
         self.untold, self.alerts = Untold(), Untold()
         self.committed = 0
-        self.told: list[str] = []  # names of alerts, to be acknowledged
+        self._told: list[str] = []  # names of alerts, to be acknowledged
         self._telling: list[str] = []  # those of them that are being acknowledged
         self._state: StreamState | None = None
         self._last_alert = ""
@@ -177,7 +177,7 @@ class Partition:
     @property
     def has_work(self) -> bool:
         """Whether something was begun that should be brought to its end."""
-        return self.is_claimed and (self.is_storing or self.state.is_due or bool(self.told) or self.alerts.n > 0)
+        return self.is_claimed and (self.is_storing or self.state.is_due or bool(self._told) or self.alerts.n > 0)
 
     def close(self) -> None:
         """Nothing more comes of it."""
@@ -190,7 +190,7 @@ class Partition:
         self.next_offset = self.committed = place
         self.waiting.clear()
         self.untold, self.alerts = Untold(), Untold()
-        self.told, self._last_alert, self._has_alerts = [], "", True
+        self._told, self._last_alert, self._has_alerts = [], "", True
         self._retry_s, self._began_s = _FIRST_RETRY_S, time.monotonic()
 
     @property
@@ -249,6 +249,10 @@ class Partition:
         """Something did answer."""
         self._retry_s = _FIRST_RETRY_S
 
+    def was_told(self, name: str) -> None:
+        """An alert is where it should be; the next talk with the store acknowledges it."""
+        self._told.append(name)
+
     def expect_alerts(self) -> None:
         """The next commit has alerts."""
         self._has_alerts = True
@@ -259,8 +263,8 @@ class Partition:
         if self._storing is not None or not self.is_claimed or self.untold.n or self._retry_at_s > now_s:
             return
         is_time = now_s - self._looked_at_s >= _LOOKED_EVERY_S
-        if self.state.is_due or self.told or self._has_alerts or is_time:
-            self._telling, self.told = self.told, []
+        if self.state.is_due or self._told or self._has_alerts or is_time:
+            self._telling, self._told = self._told, []
             self._looked_at_s = now_s
             self._storing = pool.submit(self._store, self._telling)
 
@@ -272,7 +276,7 @@ class Partition:
             return None
         storing, self._storing = self._storing, None
         if storing.exception() is not None:
-            self.told = self._telling + self.told
+            self._told = self._telling + self._told
         return storing.result()
 
     def _store(self, told: list[str]) -> Stored:

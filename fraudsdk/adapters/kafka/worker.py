@@ -429,7 +429,7 @@ class KafkaWorker:
     def _tell_alerts(self, partition: Partition, alerts: Sequence[tuple[str, bytes]]) -> None:
         for name, alert in alerts:
             self._produce(
-                partition, self._topics.alerts, key_of(alert), alert, acknowledged=partial(partition.told.append, name)
+                partition, self._topics.alerts, key_of(alert), alert, acknowledged=partial(partition.was_told, name)
             )
 
     # --- the store -----------------------------------------------------------------------------------------------------
