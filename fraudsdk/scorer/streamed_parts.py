@@ -15,7 +15,7 @@ from fraudsdk.config import ScorerConfig
 from fraudsdk.domain.decisions import Decisions
 from fraudsdk.entity_state.store import StreamStore
 from fraudsdk.entity_state.writer import Load, PartWriter
-from fraudsdk.errors import InvalidTransactionError, StateError
+from fraudsdk.errors import InvalidTransactionError, StateError, StateUnavailableError
 from fraudsdk.scorer.scorer import Scorer
 from fraudsdk.scorer.streamed_state import StreamedState
 from fraudsdk.sinks.port import DecisionSink
@@ -191,6 +191,7 @@ class StreamedParts:
         self._require_whole()
         self._is_whole = False  # some of it may be remembered when something breaks
         try:
+            self._learn_again()
             was_taken = self._writer.feed(first, change, until)
             self._go_on_learning()
         except InvalidTransactionError:
@@ -278,9 +279,16 @@ class StreamedParts:
         self._has_forgotten = True
 
     def _go_on_learning(self) -> None:
+        self._learn_again()
+        try:
+            self._state.go_on_with_survey()
+        except StateUnavailableError:
+            # What broke off would pass for what has come to its end, and entities that it has not named for new ones.
+            self._state.begin_survey(self._store.entity_keys())
+
+    def _learn_again(self) -> None:
         if self._has_forgotten:  # the store had lost changes, and was claimed again
             self._learn()
-        self._state.go_on_with_survey()
 
     def _learn(self) -> None:
         """What a memory that is empty must know of the store."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
 from datetime import UTC, datetime, timedelta
@@ -177,6 +178,39 @@ def test_what_the_store_lost_is_read_again(oracle):
         assert 200 == stream.commit()
         stream.score(200, 600, batch(200, 600))
         assert 600 == stream.commit()
+    assert payloads(store) == oracle[1]
+
+
+class BreakingOff(MemoryStream):
+    """The first time it names five of its entities, and then does not answer."""
+
+    has_answered = False
+
+    def entity_keys(self):
+        for nth, key in enumerate(list(self._parts)):
+            if nth == 5 and not self.has_answered:
+                self.has_answered = True
+                raise StateUnavailableError("no answer")
+            yield [key]
+
+
+def test_a_survey_that_breaks_off_is_not_taken_for_a_whole_one(oracle):
+    store = BreakingOff()
+    with StreamedParts(CONFIG, store, b"stream") as stream:
+        stream.claim()
+        stream.score(0, 300, batch(0, 300))
+        stream.commit()
+    with StreamedParts(CONFIG, store, b"stream") as stream:
+        stream.claim()
+        stream.score(300, 310, batch(300, 310))
+        while stream.is_due:  # here it breaks off
+            with contextlib.suppress(StateUnavailableError):
+                stream.commit()
+        stream.commit()
+        assert store.has_answered
+        for place in range(310, 600, 10):  # entities that only the store has
+            stream.score(place, place + 10, batch(place, place + 10))
+        stream.commit()
     assert payloads(store) == oracle[1]
 
 
