@@ -140,6 +140,8 @@ class Partition:
     is_claimed : bool
     next_offset : int
         Of the message that is taken next; any other one is not.
+    scored, committed : int
+        The messages before it were.
     waiting : deque of Message
     untold : Untold
         Of what concerns messages that were scored: nothing of them is committed before it has been told.
@@ -153,14 +155,15 @@ class Partition:
         self.next_offset = -1
         self.waiting: deque[Message] = deque()
         self.untold, self.alerts = Untold(), Untold()
-        self.committed = 0
+        self.scored = self.committed = 0
         self._told: list[str] = []  # names of alerts, to be acknowledged
         self._telling: list[str] = []  # those of them that are being acknowledged
         self._state: StreamState | None = None
         self._last_alert = ""
         self._has_alerts = True  # whether the outbox may hold some that were not seen yet
         self._storing: Future[Stored] | None = None
-        self._began_s = self._looked_at_s = self._retry_at_s = 0.0
+        self._gap_at, self._gap_since_s = -1, 0.0
+        self._looked_at_s = self._retry_at_s = 0.0
         self._retry_s = _FIRST_RETRY_S
 
     def open(self, open_state: Callable[[], StreamState]) -> None:
@@ -187,16 +190,22 @@ class Partition:
     def begin(self, place: int) -> None:
         """It was claimed, or the store had lost changes: go on from there."""
         self.is_claimed, self.is_leaving = True, False
-        self.next_offset = self.committed = place
+        self.next_offset = self.scored = self.committed = place
         self.waiting.clear()
         self.untold, self.alerts = Untold(), Untold()
         self._told, self._last_alert, self._has_alerts = [], "", True
-        self._retry_s, self._began_s = _FIRST_RETRY_S, time.monotonic()
+        self._retry_s, self._gap_at = _FIRST_RETRY_S, -1
 
-    @property
     def may_see_stale(self) -> bool:
-        """Whether messages that were fetched before it began may still come."""
-        return time.monotonic() - self._began_s < _STALE_S
+        """
+        Whether a message after a gap may be one that was fetched before it began: one is read again in any case.
+
+        However late it is taken: whoever had to wait for a broker meanwhile has not looked at what came.
+        """
+        now_s = time.monotonic()
+        if self._gap_at != self.next_offset:
+            self._gap_at, self._gap_since_s = self.next_offset, now_s
+        return now_s - self._gap_since_s < _STALE_S
 
     def lose(self, wait_s: float) -> None:
         """It must be claimed again, after a while."""
@@ -281,14 +290,14 @@ class Partition:
 
     def _store(self, told: list[str]) -> Stored:
         started_ns = time.thread_time_ns()
-        scored = self.state.place
-        place = self.state.commit() if self.state.is_due else scored
+        # What was scored is our own word: a store that lost changes and then did not answer has gone back already.
+        place = self.state.commit() if self.state.is_due else self.state.place
         self.state.acknowledge(told)
         alerts = self.state.outbox(_ALERTS_AT_ONCE, self._last_alert) if self._has_alerts else []
         if alerts:
             self._last_alert = alerts[-1][0]
         self._has_alerts = len(alerts) == _ALERTS_AT_ONCE
-        return Stored(place, place != scored, alerts, self.state.must_leave(), time.thread_time_ns() - started_ns)
+        return Stored(place, place != self.scored, alerts, self.state.must_leave(), time.thread_time_ns() - started_ns)
 
 
 def offset_of(message: Message) -> int:

@@ -33,8 +33,10 @@ from confluent_kafka import (
     KafkaException,
     Message,
     Producer,
+    TopicCollection,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
 
 from fraudsdk.adapters.kafka.alerts import key_of, told_of
 from fraudsdk.adapters.kafka.dead_letters import DeadLetters, Origin
@@ -65,6 +67,8 @@ _POLLED_EVERY_S: Final = 0.5
 _HINT_EVERY_S: Final = 1.0
 _STOP_S: Final = 10.0
 _STORE_THREADS: Final = 8
+# Of a topic whose brokers give none.
+_NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,7 @@ class KafkaWorker:
         consumer_options: Mapping[str, Any] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._connection = dict(connection)
         self._topics = topics
         self._open_state = open_state
         self._format = message_format
@@ -220,6 +225,7 @@ class KafkaWorker:
             while not self._stopping.is_set():
                 self._step()
             self._finish(list(self._partitions.values()))
+            self._require_told()
         finally:
             for partition in list(self._partitions.values()):
                 self._drop(partition)
@@ -237,11 +243,14 @@ class KafkaWorker:
             if partition.is_ready:
                 self._score(partition)
         self._producer.poll(0)
-        if self._failure is not None:
-            raise self._failure
+        self._require_told()
         self._settle(list(self._partitions.values()))
         self._hold_back()
         self._hint()
+
+    def _require_told(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _receive(self) -> None:
         if self._has_plenty and time.monotonic() - self._polled_at_s < _POLLED_EVERY_S:
@@ -279,7 +288,7 @@ class KafkaWorker:
         was_taken = False if partition.must_ask_again else partition.take(message)
         if was_taken is not None:
             return was_taken
-        if partition.may_see_stale:  # of before it began, perhaps: what was read again says so
+        if partition.may_see_stale():  # of before it began, perhaps: what was read again says so
             partition.must_ask_again = True
             return False
         if not self._may_skip:
@@ -342,9 +351,10 @@ class KafkaWorker:
                 message, _ = sent.pop(cast(int, error.row))
                 poison.append((message, poison_of(error)))
         self.seen.stage_ns["score"] += time.thread_time_ns() - started_ns
-        if decisions is None:  # the store had lost changes
-            self._go_on_from(partition, partition.state.place)
+        if decisions is None:
+            self._has_lost(partition)
             return
+        partition.scored = until
         started_ns = time.thread_time_ns()
         self._tell(partition, poison, sent, decisions)
         self.seen.counts["scored"] += len(sent)
@@ -394,7 +404,9 @@ class KafkaWorker:
         if self._topics.decisions is not None:
             for (message, row), decision in zip(sent, decisions, strict=True):
                 told = told_of(decision, row, self._topics.transactions, partition.number, offset_of(message))
-                self._produce(partition, self._topics.decisions, message.key(), told)
+                # Not by the key of the message: nobody has looked at what is in it.
+                key = str(row.get("user_id") or decision.transaction_id).encode()
+                self._produce(partition, self._topics.decisions, key, told)
 
     def _produce(
         self,
@@ -452,8 +464,7 @@ class KafkaWorker:
         partition.succeed()
         self.seen.stage_ns["store"] += stored.took_ns
         if stored.has_lost:
-            self.seen.counts["regressions"] += 1
-            self._go_on_from(partition, stored.place)
+            self._has_lost(partition)
             return
         self.seen.counts["commits"] += stored.place > partition.committed
         partition.committed = stored.place
@@ -462,6 +473,11 @@ class KafkaWorker:
             partition.state.leave()
             self._let_go(partition, _HINT_EVERY_S)
         partition.is_leaving |= stored.must_leave and partition.is_claimed
+
+    def _has_lost(self, partition: Partition) -> None:
+        """The store had lost changes; what else it lost, such as whose state it is, only a claim finds out."""
+        self.seen.counts["regressions"] += 1
+        self._let_go(partition, 0.0)
 
     def _was_lost(self, partition: Partition) -> None:
         """Another process has claimed it; unless the group takes it from us as well, it is claimed back."""
@@ -516,11 +532,17 @@ class KafkaWorker:
                 return
             self._producer.poll(0.01)
             self._settle(partitions)
-            if self._failure is not None:
+            if self._failure is not None:  # `run` raises it
                 return
         for partition in partitions:
             if partition.is_claimed:
-                partition.state.leave()
+                self._leave(partition)
+
+    def _leave(self, partition: Partition) -> None:
+        try:
+            partition.state.leave()
+        except StateUnavailableError:  # whoever erases somebody waits for the lease to end, then
+            self.seen.counts["state_unavailable"] += 1
 
     def _claim(self, partition: Partition) -> None:
         try:
@@ -577,13 +599,13 @@ class KafkaWorker:
         """Read a partition from there on, and nothing that was fetched before."""
         self._read_from(partition, place)
         partition.begin(place)
-        partition.is_paused = False
 
     def _read_from(self, partition: Partition, offset: int) -> None:
         at = TopicPartition(self._topics.transactions, partition.number, offset)
         self._consumer.incremental_unassign([at])
         self._consumer.incremental_assign([at])
         self._consumer.resume([at])
+        partition.is_paused = False
 
     def _hold_back(self) -> None:
         """Ask for no more of a partition than may wait."""
@@ -618,5 +640,17 @@ class KafkaWorker:
 
     def _ask_origin(self) -> bytes:
         """Which stream this is: the topic, its partitions, and its id where brokers say one."""
-        topic = self._consumer.list_topics(self._topics.transactions, timeout=_ASK_S).topics[self._topics.transactions]
-        return f"{self._topics.transactions} of {len(topic.partitions)} partitions".encode()
+        name = self._topics.transactions
+        cluster = self._consumer.list_topics(name, timeout=_ASK_S)
+        topic = cluster.topics[name]
+        if topic.error is not None:
+            raise StateUnavailableError(f"Kafka does not say what {name} is: {topic.error.str()}")
+        # Brokers of which none is the controller are librdkafka's own, in this process: an administrator would wait in vain.
+        which = self._topic_id() if cluster.controller_id in cluster.brokers else ""
+        return f"{name} of {len(topic.partitions)} partitions{which}".encode()
+
+    def _topic_id(self) -> str:
+        named = TopicCollection([self._topics.transactions])
+        (asked,) = AdminClient(self._connection).describe_topics(named, request_timeout=_ASK_S).values()
+        topic_id = str(asked.result().topic_id)
+        return "" if topic_id == _NO_ID else f", id {topic_id}"
