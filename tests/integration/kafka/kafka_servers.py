@@ -248,6 +248,7 @@ class MockCluster:
         assert self._client, why.value.decode()
         self._cluster = self._library.rd_kafka_mock_cluster_new(self._client, n_brokers)
         assert self._cluster, "there is no mock cluster"
+        self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
         self.bootstrap = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
         for name, n_partitions in (topics or {}).items():
             self.create_topic(name, n_partitions)
@@ -350,6 +351,7 @@ def _librdkafka() -> ctypes.CDLL:
         ("rd_kafka_mock_cluster_destroy", None, (pointer,)),
         ("rd_kafka_mock_cluster_bootstraps", text, (pointer,)),
         ("rd_kafka_mock_topic_create", number, (pointer, text, number, number)),
+        ("rd_kafka_mock_group_initial_rebalance_delay_ms", None, (pointer, ctypes.c_int32)),
         ("rd_kafka_mock_broker_set_down", number, (pointer, ctypes.c_int32)),
         ("rd_kafka_mock_broker_set_up", number, (pointer, ctypes.c_int32)),
         ("rd_kafka_mock_coordinator_set", number, (pointer, text, text, ctypes.c_int32)),
