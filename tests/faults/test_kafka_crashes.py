@@ -133,7 +133,9 @@ class Trial:
 
     def __init__(self, directory: Path, redis_options: tuple[str, ...], how: str = "together") -> None:
         self.draw = random.Random(f"{how} {' '.join(redis_options)}")
-        self.broker = KafkaBroker(directory / "broker").start()
+        # A second is too short for a machine with other work; after a crash it is waited out.
+        patient = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "300"}
+        self.broker = KafkaBroker(directory / "broker", settings=patient).start()
         self.redis = RedisServer(directory / "redis", *redis_options).start()
         for name, n_partitions in N_PARTITIONS.items():
             self.broker.create_topic(name, n_partitions)

@@ -651,6 +651,7 @@ class KafkaWorker:
 
     def _topic_id(self) -> str:
         named = TopicCollection([self._topics.transactions])
-        (asked,) = AdminClient(self._connection).describe_topics(named, request_timeout=_ASK_S).values()
+        admin = AdminClient(self._connection)  # kept until the answer is there
+        (asked,) = admin.describe_topics(named, request_timeout=_ASK_S).values()
         topic_id = str(asked.result().topic_id)
         return "" if topic_id == _NO_ID else f", id {topic_id}"
