@@ -16,8 +16,9 @@ from poison_messages import poison_messages
 from servers import EVERY_WRITE, RedisServer, require_redis, wait_for
 
 require_redis()
-confluent_kafka = pytest.importorskip("confluent_kafka")
+pytest.importorskip("confluent_kafka")
 from confluent_kafka import KafkaError  # noqa: E402  # only where Kafka is
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource  # noqa: E402
 from consumes_kafka import (  # noqa: E402
     CONFIG,
     GROUP,
@@ -433,10 +434,9 @@ def n_decided(running: Running) -> int:
 
 def test_a_letter_that_nobody_takes_stops_the_worker_and_nothing_of_it_is_committed(broker, redis_server):
     admin = broker.admin()
-    resource = confluent_kafka.admin.ConfigResource(
-        "topic", TOPICS.dead_letters, set_config={"max.message.bytes": "200"}
-    )
-    for each in admin.alter_configs([resource]).values():
+    small = ConfigEntry("max.message.bytes", "200", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource("topic", TOPICS.dead_letters, incremental_configs=[small])
+    for each in admin.incremental_alter_configs([resource]).values():
         each.result()
     send(broker, [(POISON, Sent(b"u-1", b"no JSON" * 1_000, None))])
 
