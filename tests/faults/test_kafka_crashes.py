@@ -20,7 +20,7 @@ from servers import EVERY_WRITE, SNAPSHOTS, RedisServer, require_redis, wait_for
 
 require_redis()
 require_kafka()
-from confluent_kafka import Consumer  # noqa: E402  # only where Kafka is
+from confluent_kafka import Consumer, KafkaError, KafkaException  # noqa: E402  # only where Kafka is
 from consumes_kafka import (  # noqa: E402
     GROUP,
     IMPATIENT,
@@ -137,14 +137,23 @@ class Trial:
         patient = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "300"}
         self.broker = KafkaBroker(directory / "broker", settings=patient).start()
         self.redis = RedisServer(directory / "redis", *redis_options).start()
-        for name, n_partitions in N_PARTITIONS.items():
-            self.broker.create_topic(name, n_partitions)
+        for name in N_PARTITIONS:
+            wait_for("a topic", lambda name=name: self.has_created(name), CATCH_UP_S)
         self.workers = Workers(self.broker, self.redis, how, self.draw)
 
     def close(self) -> None:
         self.workers.end()
         self.redis.stop()
         self.broker.stop()
+
+    def has_created(self, name: str) -> bool:
+        """Make a topic, once the broker has told its controller that it is there."""
+        try:
+            self.broker.create_topic(name, N_PARTITIONS[name])
+        except KafkaException as error:
+            assert error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR, error
+            return False
+        return True
 
     def run(self, faults: tuple[str, ...]) -> None:
         """Every fault once, in an order that is drawn, while the log is being sent."""
