@@ -7,7 +7,7 @@ MAP ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz bench lint types contracts docs clean
+.PHONY: help demo test fuzz bench lint types contracts docs proto clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -47,6 +47,9 @@ contracts: .venv/.ready  ## import contracts
 
 docs: .venv/.ready  ## write docs/features.md from the catalogue
 	@$(RUN) python docs/generate_features.py
+
+proto: .venv/.ready  ## write the Python code of the wire contract from proto/
+	@$(RUN) python proto/generate.py
 
 clean:  ## forget the environment and what the demo made
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .fuzz
