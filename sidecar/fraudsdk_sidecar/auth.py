@@ -103,7 +103,9 @@ class SigningKey:
                 "correct it"
             )
         octets = read_secret("auth.keys", Path(file))
-        return cls(algorithm, key_id, _secret(file, octets) if algorithm == "HS256" else _public(algorithm, file, octets))
+        return cls(
+            algorithm, key_id, _secret(file, octets) if algorithm == "HS256" else _public(algorithm, file, octets)
+        )
 
 
 class TokenVerifier:
@@ -166,7 +168,9 @@ class TokenVerifier:
 
     def _claims(self, token: str, header: Mapping[str, Any]) -> dict[str, Any]:
         said = header.get("alg"), header.get("kid")
-        keys = [each for each in self._keys if each.algorithm == said[0] and (not each.key_id or each.key_id == said[1])]
+        keys = [
+            each for each in self._keys if each.algorithm == said[0] and (not each.key_id or each.key_id == said[1])
+        ]
         failure: Exception = Refused("the token names an algorithm or a key that is not ours")
         for key in keys:
             try:
@@ -306,15 +310,18 @@ def address_of(peer: str) -> str:
 
 
 SCOPE_OF: Final[Mapping[str, str]] = MappingProxyType(
-    {f"/fraudsdk.v1.ScoringService/{method}": scope for method, scope in {
-        "Score": "score",
-        "ScoreBatch": "score",
-        "ScoreStream": "score",
-        "GetModelInfo": "score",
-        "ListFeatures": "score",
-        "Explain": "explain",
-        "Feedback": "feedback",
-    }.items()}
+    {
+        f"/fraudsdk.v1.ScoringService/{method}": scope
+        for method, scope in {
+            "Score": "score",
+            "ScoreBatch": "score",
+            "ScoreStream": "score",
+            "GetModelInfo": "score",
+            "ListFeatures": "score",
+            "Explain": "explain",
+            "Feedback": "feedback",
+        }.items()
+    }
 )
 """The scope that a method needs; one that is not here needs ``admin``."""
 
@@ -346,7 +353,9 @@ def _distinct(keys: Sequence[SigningKey]) -> Sequence[SigningKey]:
 
 def _secret(file: str, octets: bytes) -> bytes:
     if b"-----BEGIN" in octets or octets.startswith((b"ssh-", b"{")):
-        raise ConfigurationError(f"auth.keys: {file} looks like a public key, which is no secret for HS256; name its algorithm")
+        raise ConfigurationError(
+            f"auth.keys: {file} looks like a public key, which is no secret for HS256; name its algorithm"
+        )
     if len(octets) < _SECRET_BYTES_MIN:
         raise ConfigurationError(
             f"auth.keys: {file} holds {len(octets)} bytes, HS256 needs at least {_SECRET_BYTES_MIN}; draw a longer secret"
@@ -358,7 +367,9 @@ def _public(algorithm: str, file: str, octets: bytes) -> RSAPublicKey | Elliptic
     try:
         key = load_pem_public_key(octets)
     except (ValueError, UnsupportedAlgorithm):
-        raise ConfigurationError(f"auth.keys: {file} is no PEM public key; export one with openssl pkey -pubout") from None
+        raise ConfigurationError(
+            f"auth.keys: {file} is no PEM public key; export one with openssl pkey -pubout"
+        ) from None
     fits: Callable[[Any], bool] = _is_strong_rsa if algorithm == "RS256" else _is_p256
     if not fits(key):
         wanted = f"RSA of at least {_RSA_BITS_MIN} bits" if algorithm == "RS256" else "elliptic, on P-256"

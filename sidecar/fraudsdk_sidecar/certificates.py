@@ -100,7 +100,9 @@ class Certificates:
 
 
 def _configuration(files: _Files) -> Any:
-    return grpc.ssl_server_certificate_configuration([(files.key, files.certificate)], root_certificates=files.client_ca)
+    return grpc.ssl_server_certificate_configuration(
+        [(files.key, files.certificate)], root_certificates=files.client_ca
+    )
 
 
 def _read(settings: TlsSettings) -> _Files:

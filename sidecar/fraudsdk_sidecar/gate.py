@@ -188,7 +188,13 @@ class _Call:
         assert self._client is not None
         if self._scope not in self._client.scopes:
             who = gate._namer(self._client.name)
-            event(logging.WARNING, "denied", f"the client lacks the scope {self._scope}", client_id=who, rpc_method=_counted(self._method))
+            event(
+                logging.WARNING,
+                "denied",
+                f"the client lacks the scope {self._scope}",
+                client_id=who,
+                rpc_method=_counted(self._method),
+            )
             context.abort(grpc.StatusCode.PERMISSION_DENIED, f"the scope {self._scope} is needed")
 
     def _take(self, context: grpc.ServicerContext) -> None:

@@ -65,9 +65,7 @@ class RateLimiter:
         The clock.
     """
 
-    def __init__(
-        self, rates: Rates, clients_max: int, *, monotonic_ns: Callable[[], int] = time.monotonic_ns
-    ) -> None:
+    def __init__(self, rates: Rates, clients_max: int, *, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self.rates = rates
         self._clients_max = clients_max
         self._monotonic_ns = monotonic_ns

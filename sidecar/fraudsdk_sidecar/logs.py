@@ -135,7 +135,9 @@ class Sparing(logging.Filter):
         more = getattr(record, "ecs", {})
         now_s = time.monotonic()
         with self._lock:
-            kind = self._kinds.setdefault((record.name, record.levelno, more.get("event.action", "")), [_BURST, now_s, 0])
+            kind = self._kinds.setdefault(
+                (record.name, record.levelno, more.get("event.action", "")), [_BURST, now_s, 0]
+            )
             kind[0] = min(kind[0] + (now_s - kind[1]) * _PER_S, _BURST)
             kind[1] = now_s
             if kind[0] < 1.0:

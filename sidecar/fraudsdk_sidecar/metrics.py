@@ -96,7 +96,9 @@ class ServiceCollector(Collector):
             outcomes.add_metric((outcome.value,), counted[outcome])
         yield outcomes
         degraded = CounterMetricFamily(
-            "fraudsdk_degraded_decisions", "Degraded decisions by the stage that failed; approvals of batches are not in it", labels=("stage",)
+            "fraudsdk_degraded_decisions",
+            "Degraded decisions by the stage that failed; approvals of batches are not in it",
+            labels=("stage",),
         )
         for stage, n in self._decisions.degraded().items():
             degraded.add_metric((stage,), n)
@@ -122,14 +124,12 @@ class ServiceCollector(Collector):
 
     def _of_state(self) -> Iterator[Metric]:
         counters = self._scorer.counters()
-        yield CounterMetricFamily(
-            "fraudsdk_degraded", "Degraded decisions", value=counters.get("degraded", 0)
-        )
+        yield CounterMetricFamily("fraudsdk_degraded", "Degraded decisions", value=counters.get("degraded", 0))
         events = CounterMetricFamily("fraudsdk_events", "What happened, by name", labels=("event",))
         for name, n in counters.items():
             if name in _GAUGES:
                 yield _gauge(f"fraudsdk_{name}", "Of what is remembered", n)
-            else:
+            elif name != "degraded":
                 events.add_metric((name,), n)
         yield events
         age_us = self._scorer.state_age_us

@@ -70,7 +70,9 @@ class TlsSettings:
 
     certificate: Path | None = path("PEM chain of the service", may_change=True)
     key: Path | None = path("PEM key of that certificate, without a password", may_change=True)
-    client_ca: Path | None = path("PEM authorities of clients, each of which must then show a certificate", may_change=True)
+    client_ca: Path | None = path(
+        "PEM authorities of clients, each of which must then show a certificate", may_change=True
+    )
     poll_s: float = seconds(10.0, 0.0, 86_400.0, "how often to look whether these files changed; 0: at a reload alone")
 
 
@@ -83,7 +85,9 @@ class AuthSettings:
     )
     audience: str = text("", "what a token must be meant for", may_change=True)
     issuer: str = text("", "who must have issued it", may_change=True)
-    max_lifetime_s: float = seconds(3600.0, 1.0, 86_400.0, "longest time for which a token may be issued", may_change=True)
+    max_lifetime_s: float = seconds(
+        3600.0, 1.0, 86_400.0, "longest time for which a token may be issued", may_change=True
+    )
     leeway_s: float = seconds(30.0, 0.0, 300.0, "by how much clocks may differ", may_change=True)
     certificate_scopes: tuple[str, ...] = texts(
         ("score", "explain", "feedback"), "what a client may do by its certificate alone", may_change=True
@@ -102,12 +106,20 @@ class LimitSettings:
     streams: int = whole(8, 1, 255, "open streams, each of which holds a thread; fewer than threads")
     concurrent_streams_per_connection: int = whole(100, 1, 10_000, "calls on one connection at a time")
     clients: int = whole(10_000, 1, 1_000_000, "clients whose rate is known; beyond it the least recent starts anew")
-    anonymous_per_minute: int = whole(100, 0, 100_000_000, "messages a minute of an address that does not say who it is; 0: any", may_change=True)
-    client_per_minute: int = whole(0, 0, 100_000_000, "messages a minute of a client that does; 0: any", may_change=True)
+    anonymous_per_minute: int = whole(
+        100, 0, 100_000_000, "messages a minute of an address that does not say who it is; 0: any", may_change=True
+    )
+    client_per_minute: int = whole(
+        0, 0, 100_000_000, "messages a minute of a client that does; 0: any", may_change=True
+    )
     per_minute_of: Mapping[str, int] = rates("messages a minute of single clients", may_change=True)
     ping_interval_s: float = seconds(10.0, 0.1, 3600.0, "clients that ping more often are sent away")
-    keepalive_s: float = seconds(60.0, 1.0, 7200.0, "how long a connection is silent before it is asked whether it lives")
-    connection_age_s: float = seconds(0.0, 0.0, 86_400.0, "how long a connection lasts, so that clients spread anew; 0: for ever")
+    keepalive_s: float = seconds(
+        60.0, 1.0, 7200.0, "how long a connection is silent before it is asked whether it lives"
+    )
+    connection_age_s: float = seconds(
+        0.0, 0.0, 86_400.0, "how long a connection lasts, so that clients spread anew; 0: for ever"
+    )
     handshake_s: float = seconds(10.0, 0.5, 120.0, "how long a connection may take to begin")
 
 
@@ -355,7 +367,9 @@ def _check_state(settings: Settings) -> None:
     if settings.state_dir and settings.redis.url:
         raise ConfigurationError("state_dir and redis.url are both set; state is either kept or shared: leave one out")
     if (settings.state_dir or settings.redis.url) and not has_key:
-        raise ConfigurationError("state that is kept or shared needs hash_key or hash_key_file; set one, always the same")
+        raise ConfigurationError(
+            "state that is kept or shared needs hash_key or hash_key_file; set one, always the same"
+        )
     if settings.workers > 1 and not settings.redis.url:
         raise ConfigurationError(
             f"workers is {settings.workers}, and each would remember something else; set redis.url, which they share, or workers = 1"
@@ -391,7 +405,9 @@ def _check_addresses(settings: Settings) -> None:
                 "and auth.keys or tls.client_ca, or write insecure = true"
             )
         if settings.workers > 1 and (each.path or each.port == 0):
-            raise ConfigurationError(f"listen names {each}, which {settings.workers} workers cannot share; name HOST:PORT")
+            raise ConfigurationError(
+                f"listen names {each}, which {settings.workers} workers cannot share; name HOST:PORT"
+            )
     for name, listen in (("health.listen", settings.health.listen), ("metrics.listen", settings.metrics.listen)):
         if listen and _address(name, listen).path:
             raise ConfigurationError(f"{name} must be HOST:PORT, was {listen}; correct it")
