@@ -58,8 +58,9 @@ class Certificates:
 
     def credentials(self) -> grpc.ServerCredentials:
         """Of a port.  Clients must show a certificate where there are authorities for them."""
+        fetch: Any = self._fetch  # its stub does not know that None stands for "as before"
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(self._files), self._fetch, self._files.client_ca is not None
+            _configuration(self._files), fetch, self._files.client_ca is not None
         )
 
     def prepare(self, settings: TlsSettings) -> _Files:
@@ -99,10 +100,10 @@ class Certificates:
             return _configuration(self._files)
 
 
-def _configuration(files: _Files) -> Any:
-    return grpc.ssl_server_certificate_configuration(
-        [(files.key, files.certificate)], root_certificates=files.client_ca
-    )
+def _configuration(files: _Files) -> grpc.ServerCertificateConfiguration:
+    pairs = [(files.key, files.certificate)]
+    made: grpc.ServerCertificateConfiguration = grpc.ssl_server_certificate_configuration(pairs, files.client_ca)
+    return made
 
 
 def _read(settings: TlsSettings) -> _Files:

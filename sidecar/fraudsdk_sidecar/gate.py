@@ -37,7 +37,7 @@ _INTERNAL_TEXT: Final = "internal error; the log of the service has more"
 _NS_PER_S: Final = 1_000_000_000
 
 
-class Gate(grpc.ServerInterceptor):  # type: ignore[misc]
+class Gate(grpc.ServerInterceptor):
     """
     The interceptor of the service.
 
@@ -74,8 +74,8 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]
         self._tracer = tracer
         self._health_is_open = health_is_open
         self._streams = threading.BoundedSemaphore(streams_max)
-        self._waiting: dict[int, grpc.ServicerContext] = {}
-        self._is_draining = False
+        self._waiting: dict[int, Any] = {}
+        self._draining = threading.Event()
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """As `grpc.ServerInterceptor`."""
@@ -92,9 +92,14 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]
             return handler
         return _Call(self, handler, method, client, scope_of(method)).handler()
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether streams end."""
+        return self._draining.is_set()
+
     def drain(self) -> None:
         """End streams where they stand: after the answers under way, and at once where a stream waits for its next message."""
-        self._is_draining = True
+        self._draining.set()
         for context in list(self._waiting.values()):
             context.cancel()
 
@@ -103,7 +108,7 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]
         self._tell_refused(method, refused)
         self._calls.refused(_counted(method), "UNAUTHENTICATED")
 
-        def refuse(_messages: Any, context: grpc.ServicerContext) -> NoReturn:
+        def refuse(_messages: Any, context: Any) -> NoReturn:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, UNAUTHENTICATED_TEXT)
             raise AssertionError("abort raises")
 
@@ -136,34 +141,34 @@ class _Call:
             return grpc.unary_stream_rpc_method_handler(self._one_many, *codec)
         return grpc.unary_unary_rpc_method_handler(self._one_one, *codec)
 
-    def _one_one(self, message: Any, context: grpc.ServicerContext) -> Any:
+    def _one_one(self, message: Any, context: Any) -> Any:
         with _Measured(self, context):
             self._admit(context)
             return self._handler.unary_unary(message, context)
 
-    def _one_many(self, message: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+    def _one_many(self, message: Any, context: Any) -> Iterator[Any]:
         with _Measured(self, context), _Stream(self, context):
             self._admit(context)
             yield from self._handler.unary_stream(message, context)
 
-    def _many_one(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+    def _many_one(self, messages: Iterator[Any], context: Any) -> Any:
         with _Measured(self, context), _Stream(self, context):
             self._identify(context)
             return self._handler.stream_unary(self._metered(messages, context), context)
 
-    def _many_many(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+    def _many_many(self, messages: Iterator[Any], context: Any) -> Iterator[Any]:
         with _Measured(self, context), _Stream(self, context):
             self._identify(context)
             yield from self._handler.stream_stream(self._metered(messages, context), context)
 
-    def _metered(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+    def _metered(self, messages: Iterator[Any], context: Any) -> Iterator[Any]:
         """Messages of a stream, each of which takes a token, until the service stops."""
         gate, mark = self._gate, id(self)
-        while not gate._is_draining:
+        while not gate.is_draining:
             gate._waiting[mark] = context
             try:
-                # The service may have begun to stop between the question above and this line.
-                if gate._is_draining:
+                # The service may have begun to stop between the question above and the line before.
+                if gate.is_draining:
                     return
                 message = next(messages)
             except StopIteration:
@@ -173,11 +178,11 @@ class _Call:
             self._take(context)
             yield message
 
-    def _admit(self, context: grpc.ServicerContext) -> None:
+    def _admit(self, context: Any) -> None:
         self._identify(context)
         self._take(context)
 
-    def _identify(self, context: grpc.ServicerContext) -> None:
+    def _identify(self, context: Any) -> None:
         gate = self._gate
         if self._client is None:
             try:
@@ -197,7 +202,7 @@ class _Call:
             )
             context.abort(grpc.StatusCode.PERMISSION_DENIED, f"the scope {self._scope} is needed")
 
-    def _take(self, context: grpc.ServicerContext) -> None:
+    def _take(self, context: Any) -> None:
         assert self._client is not None
         wait_s = self._gate.limiter.take(self._client)
         if wait_s > 0.0:
@@ -209,7 +214,7 @@ class _Measured:
 
     __slots__ = ("_call", "_context", "_span", "_started_ns")
 
-    def __init__(self, call: _Call, context: grpc.ServicerContext) -> None:
+    def __init__(self, call: _Call, context: Any) -> None:
         self._call = call
         self._context = context
 
@@ -237,7 +242,7 @@ class _Stream:
 
     __slots__ = ("_context", "_gate")
 
-    def __init__(self, call: _Call, context: grpc.ServicerContext) -> None:
+    def __init__(self, call: _Call, context: Any) -> None:
         self._gate = call._gate
         self._context = context
 
@@ -249,7 +254,7 @@ class _Stream:
         self._gate._streams.release()
 
 
-def _try_later(context: grpc.ServicerContext, why: str, wait_s: float) -> NoReturn:
+def _try_later(context: Any, why: str, wait_s: float) -> NoReturn:
     """End a call with ``RESOURCE_EXHAUSTED``, and when to come again."""
     wait = Duration()
     wait.FromNanoseconds(int(wait_s * _NS_PER_S))
@@ -260,7 +265,7 @@ def _try_later(context: grpc.ServicerContext, why: str, wait_s: float) -> NoRetu
     raise AssertionError("abort raises")
 
 
-def _code_of(context: grpc.ServicerContext, error: BaseException | None) -> str:
+def _code_of(context: Any, error: BaseException | None) -> str:
     code = context.code()
     if isinstance(code, grpc.StatusCode):
         return str(code.name)

@@ -53,9 +53,9 @@ class RateLimiter:
     """
     Lets messages through or says when to try again.
 
-    A client may send a minute's worth at once, and then as much as the rate gives.  Of more than `clients_max` clients, the one that
-    was silent for longest is forgotten and starts anew with a full bucket: a crowd of addresses gains nothing over what each of them
-    may send anyway, and takes no more memory.
+    A client may send a minute's worth at once, and then as much as the rate gives.  Of more than `clients_max` clients, the
+    one that was silent for longest is forgotten and starts anew with a full bucket: a crowd of addresses gains nothing over
+    what each of them may send anyway, and takes no more memory.
 
     Parameters
     ----------

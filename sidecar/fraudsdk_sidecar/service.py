@@ -200,7 +200,7 @@ class Service:
         pool = ThreadPoolExecutor(settings.limits.threads, thread_name_prefix="fraudsdk-rpc")
         server = grpc.server(
             pool,
-            interceptors=(self._gate,),
+            interceptors=[self._gate],
             options=_options(settings),
             maximum_concurrent_rpcs=settings.limits.concurrent_rpcs,
         )
@@ -279,8 +279,8 @@ def serve(settings: Settings, reread: Callable[[], Settings], *, worker: int = 0
     def receive(number: int, _frame: FrameType | None) -> None:
         signals.put(number)
 
-    for number in SIGNALS:
-        signal.signal(number, receive)
+    for each in SIGNALS:
+        signal.signal(each, receive)
     service = Service(settings, reread, worker)
     # What is there now stays; a full collection would look through it again and again.
     gc.collect()

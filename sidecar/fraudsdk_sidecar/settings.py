@@ -11,6 +11,9 @@ Everything is checked before anything is started.  A service that other machines
 ``insecure = true``.
 """
 
+# What is called for the defaults here makes `dataclasses.field`s.
+# ruff: noqa: RUF009
+
 from __future__ import annotations
 
 import argparse
@@ -261,13 +264,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         if key.is_secret:
             continue
         default = masked_toml_of(key, value_of(defaults, name)).replace("%", "%%")
-        parser.add_argument(
-            flag_of(name),
-            dest=name,
-            help=f"{key.help} (default: {default})",
-            # A truth needs no word: --insecure says it.
-            **({"metavar": key.metavar} if key.metavar else {"metavar": "TRUE|FALSE", "nargs": "?", "const": "true"}),
-        )
+        # A truth needs no word: --insecure says it.
+        value: dict[str, Any] = {"metavar": key.metavar}
+        if not key.metavar:
+            value = {"metavar": "TRUE|FALSE", "nargs": "?", "const": "true"}
+        parser.add_argument(flag_of(name), dest=name, help=f"{key.help} (default: {default})", **value)
 
 
 def load(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
@@ -286,7 +287,7 @@ def load(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
         name: (f"flag {flag_of(name)}", getattr(args, name)) for name in KEYS if getattr(args, name, None) is not None
     }
     values = {name: _read(name, origin, value) for name, (origin, value) in said.items()}
-    settings = _assembled(Settings, values)
+    settings: Settings = _assembled(Settings, values)
     check(settings)
     return settings
 
@@ -372,7 +373,8 @@ def _check_state(settings: Settings) -> None:
         )
     if settings.workers > 1 and not settings.redis.url:
         raise ConfigurationError(
-            f"workers is {settings.workers}, and each would remember something else; set redis.url, which they share, or workers = 1"
+            f"workers is {settings.workers}, each of which would remember something else; set redis.url, which they share, "
+            "or workers = 1"
         )
 
 
@@ -401,8 +403,8 @@ def _check_addresses(settings: Settings) -> None:
     for each in settings.addresses:
         if not (each.is_private or settings.insecure or (settings.has_tls and settings.asks_who)):
             raise ConfigurationError(
-                f"listen names {each}, which other machines reach, without TLS and authentication; set tls.certificate and tls.key, "
-                "and auth.keys or tls.client_ca, or write insecure = true"
+                f"listen names {each}, which other machines reach, without TLS and authentication; set tls.certificate and "
+                "tls.key, and auth.keys or tls.client_ca, or write insecure = true"
             )
         if settings.workers > 1 and (each.path or each.port == 0):
             raise ConfigurationError(
