@@ -75,7 +75,7 @@ class Gate(grpc.ServerInterceptor):
         self._health_is_open = health_is_open
         self._streams = threading.BoundedSemaphore(streams_max)
         self._waiting: dict[int, Any] = {}
-        self._draining = threading.Event()
+        self.draining = threading.Event()
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """As `grpc.ServerInterceptor`."""
@@ -92,14 +92,9 @@ class Gate(grpc.ServerInterceptor):
             return handler
         return _Call(self, handler, method, client, scope_of(method)).handler()
 
-    @property
-    def is_draining(self) -> bool:
-        """Whether streams end."""
-        return self._draining.is_set()
-
     def drain(self) -> None:
         """End streams where they stand: after the answers under way, and at once where a stream waits for its next message."""
-        self._draining.set()
+        self.draining.set()
         for context in list(self._waiting.values()):
             context.cancel()
 
@@ -164,11 +159,11 @@ class _Call:
     def _metered(self, messages: Iterator[Any], context: Any) -> Iterator[Any]:
         """Messages of a stream, each of which takes a token, until the service stops."""
         gate, mark = self._gate, id(self)
-        while not gate.is_draining:
+        while not gate.draining.is_set():
             gate._waiting[mark] = context
             try:
                 # The service may have begun to stop between the question above and the line before.
-                if gate.is_draining:
+                if gate.draining.is_set():
                     return
                 message = next(messages)
             except StopIteration:

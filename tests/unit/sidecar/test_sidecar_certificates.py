@@ -98,5 +98,5 @@ def test_a_certificate_that_has_expired_is_refused(tls):
 def test_whether_clients_show_certificates_does_not_change_while_it_runs(tls):
     certificates = Certificates(tls)
 
-    with pytest.raises(ConfigurationError, match="tls.client_ca cannot be set or left out"):
+    with pytest.raises(ConfigurationError, match=r"tls\.client_ca cannot be set or left out"):
         certificates.prepare(TlsSettings(tls.certificate, tls.key))
