@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fraudsdk.cli.options import new_parser
 from fraudsdk_sidecar.app import add_arguments
 from fraudsdk_sidecar.app import run as serve
+
+from fraudsdk.cli.options import new_parser
 
 
 def register(commands: Any) -> argparse.ArgumentParser:

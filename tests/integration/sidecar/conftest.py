@@ -208,3 +208,30 @@ def auth(tmp_path):
 
 def bearer(token):
     return [("authorization", f"Bearer {token}")]
+
+
+@pytest.fixture(scope="session")
+def shorter(artefact, simulated, tmp_path_factory):
+    """The first half of the trees of `artefact`, as its version 2."""
+    import xgboost
+
+    from fraudsdk.compiler.compile import compile_model
+    from fraudsdk.features.catalogue import reference_feature_set
+
+    features, out = reference_feature_set("EUR"), tmp_path_factory.mktemp("shorter") / "model"
+    booster = xgboost.Booster(model_file=str(artefact / "model.ubj"))
+    compile_model(
+        bytes(booster[: booster.num_boosted_rounds() // 2].save_raw("ubj")),
+        out,
+        name="small",
+        version="2",
+        created_at="2026-11-24T00:00:00Z",
+        feature_names=features.names,
+        schema_fingerprint=features.fingerprint,
+        extra_files={
+            "features.toml": features.to_toml().encode(),
+            "vocabulary.json": json.dumps(simulated.vocabulary.to_dict()).encode(),
+            "policy.toml": (artefact / "policy.toml").read_bytes(),
+        },
+    )
+    return out
