@@ -63,7 +63,7 @@ from fraudsdk.scorer.judge import Judge
 from fraudsdk.scorer.latency import StageLatency
 from fraudsdk.scorer.parts import feature_set_of, kept_state_of, policy_of, shared_state_of, vocabulary_of
 from fraudsdk.scorer.recovery import Recovered
-from fraudsdk.scorer.sent import Sent, SentRows, id_of, is_readable_by_column
+from fraudsdk.scorer.sent import RowsSent, Sent, SentRows, id_of, is_readable_by_column
 from fraudsdk.sinks.port import DecisionSink
 from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock, Deadline
 from fraudsdk.telemetry.histogram import LatencySummary
@@ -101,7 +101,7 @@ class _Batch:
     """A batch on its way: what was sent, who judges it, and what has been decided so far."""
 
     def __init__(
-        self, judge: Judge, encoded: EncodedTransactions, sent: SentRows, record: bool, n_features: int
+        self, judge: Judge, encoded: EncodedTransactions, sent: RowsSent, record: bool, n_features: int
     ) -> None:
         self.judge = judge
         self.encoded = encoded
@@ -733,9 +733,13 @@ class Scorer:
         except Exception as error:  # not the caller's fault: a decision is due whatever broke
             return self._fallback(judge, sent, row, f"{stage}: {_described(error)}")
 
-    def _encoded(self, table: Any) -> tuple[EncodedTransactions, SentRows]:
+    def _encoded(self, table: Any) -> tuple[EncodedTransactions, RowsSent]:
         """A table as rows of the border, and as it was sent."""
-        if hasattr(table, "column_names") and self._is_read_by_column(table):
+        encoded: EncodedTransactions
+        sent: RowsSent
+        if hasattr(table, "encoded_by"):  # it has a form of its own, and reads that faster than its mappings
+            encoded, sent = table.encoded_by(self._encoder), table
+        elif hasattr(table, "column_names") and self._is_read_by_column(table):
             encoded, sent = self._encoder.encode_table(table), SentRows(table)
         else:
             rows = list(rows_of(table))

@@ -27,7 +27,7 @@ from fraudsdk.adapters.protobuf.explanations import explanation_of
 from fraudsdk.domain.decision import Decision
 from fraudsdk.domain.explanation import Explanation
 from fraudsdk.domain.schema import FeatureInfo, FeatureSchema
-from fraudsdk.domain.transaction import EVENT_TIME_PARSERS, Transaction
+from fraudsdk.domain.transaction import Transaction
 from fraudsdk.errors import ConfigurationError, InvalidTransactionError
 from fraudsdk.telemetry.clock import US_PER_S, Deadline
 
@@ -38,6 +38,12 @@ _FIRST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.5
 # A batch of 10,000 transactions has some 3 MB, and gRPC takes 4 unless it is told otherwise.
 _MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+# gRPC waits a second before it tries a lost connection again, and longer each time; a service that restarts is back before that.
+_RECONNECT: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
 _LOCAL: Final = ("unix:", "unix-abstract:", "localhost:", "127.", "[::1]:", "ipv4:127.", "ipv6:[::1]")
 
 Sent = Transaction | Mapping[str, Any]
@@ -170,7 +176,7 @@ class ScoringClient:
         request = pb.ScoreRequest(transaction=message_of(transaction))
         if not record:
             request.record = False
-        response = _told_by_name(transaction, lambda: self._call(self._stub.Score, request, timeout_s))
+        response = self._call(self._stub.Score, request, timeout_s)
         return decision_of(response.decision)
 
     def score_batch(
@@ -247,7 +253,7 @@ class ScoringClient:
             As `score`.
         """
         request = pb.ExplainRequest(transaction=message_of(transaction))
-        response = _told_by_name(transaction, lambda: self._call(self._stub.Explain, request, timeout_s))
+        response = self._call(self._stub.Explain, request, timeout_s)
         return explanation_of(response.explanation)
 
     def feedback(
@@ -332,10 +338,11 @@ def _pause_before(attempt: int, error: grpc.RpcError) -> float:
 
 def _channel_to(target: str, tls: ClientTls | None, options: Sequence[tuple[str, Any]]) -> grpc.Channel:
     sizes = [(f"grpc.max_{way}_message_length", _MAX_MESSAGE_BYTES) for way in ("send", "receive")]
+    settings = [*sizes, *_RECONNECT, *options]
     if tls is None:
-        return grpc.insecure_channel(target, [*sizes, *options])
+        return grpc.insecure_channel(target, settings)
     named = [("grpc.ssl_target_name_override", tls.server_name)] if tls.server_name else []
-    return grpc.secure_channel(target, tls.credentials(), [*sizes, *named, *options])
+    return grpc.secure_channel(target, tls.credentials(), [*named, *settings])
 
 
 def _read(path: Path | str | None) -> bytes | None:
@@ -353,17 +360,3 @@ def _messages_of(transactions: Sequence[Sent]) -> list[Any]:
         except InvalidTransactionError as error:
             raise error.in_row(row) from None
     return messages
-
-
-def _told_by_name(transaction: Sent, call: Callable[[], _Answer]) -> _Answer:
-    """Name a refused field as the caller wrote it: a message has one way to say when, a mapping four."""
-    try:
-        return call()
-    except InvalidTransactionError as error:
-        if error.field != "event_time" or not isinstance(transaction, Mapping):
-            raise
-        written = [name for name in EVENT_TIME_PARSERS if transaction.get(name) is not None]
-        field = written[0] if len(written) == 1 else error.field
-        raise InvalidTransactionError(
-            field, error.problem, error.remedy, transaction_id=error.transaction_id, row=error.row
-        ) from error

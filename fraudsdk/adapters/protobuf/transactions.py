@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Final
 
 from fraudsdk.adapters.protobuf._generated import transaction_pb2 as pb
@@ -53,6 +54,13 @@ _TEXTS: Final = (
     *IDENTIFIERS,
     *("currency", "channel", "entry_mode", "mcc", "merchant_country", "card_country", "ip_country", "three_ds"),
 )
+# Text that most transactions have, and text that most have not.
+_OFTEN: Final = tuple(
+    "transaction_id currency user_id card_id merchant_id device_id ip channel entry_mode mcc merchant_country card_country".split()
+)
+_RARELY: Final = tuple(name for name in (*_TEXTS, "pan") if name not in _OFTEN)
+_PRESENT: Final = ("amount_minor", "amount", *_FLAGS, *_NUMBERS)
+_often, _rarely = attrgetter(*_OFTEN), attrgetter(*_RARELY)
 # How a border names what a message calls otherwise.
 _WIRE_NAMES: Final = {"event_time_us": "event_time"}
 
@@ -66,21 +74,27 @@ def mapping_of(message: pb.Transaction) -> dict[str, Any]:
     """
     A message as a mapping for `Scorer.score`, field by field and unchecked.
 
-    What is absent is left out.  A number that stands for no type or direction stays a number, and a time that is none becomes
-    text: both are refused under their own name by whoever reads the mapping.
+    What is absent is left out, or empty text, which means the same.  A number that stands for no type or direction stays a
+    number, and a time that is none becomes text: both are refused under their own name by whoever reads the mapping.
     """
-    mapping: dict[str, Any] = {}
-    for field, value in message.ListFields():
-        mapping[field.name] = value
-    moment = mapping.pop("event_time", None)
-    if moment is not None:
-        _read_time(mapping, moment.seconds, moment.nanos)
-    if "type" in mapping:
-        mapping["type"] = _TYPE_TEXTS.get(mapping["type"], mapping["type"])
-    if "direction" in mapping:
-        mapping["direction"] = _DIRECTIONS.get(mapping["direction"], mapping["direction"])
-    if "custom" in mapping:
-        _spread_custom(mapping)
+    # 1.8 us, where asking the message for its fields (`ListFields`) takes 3.2: it makes an object of each descriptor.
+    mapping: dict[str, Any] = dict(zip(_OFTEN, _often(message), strict=True))
+    has = message.HasField
+    for name in _PRESENT:
+        if has(name):
+            mapping[name] = getattr(message, name)
+    if has("event_time"):
+        _read_time(mapping, message.event_time)
+    kind, direction = message.type, message.direction
+    if kind:
+        mapping["type"] = _TYPE_TEXTS.get(kind, kind)
+    if direction:
+        mapping["direction"] = _DIRECTIONS.get(direction, direction)
+    rest = _rarely(message)
+    if any(rest):
+        mapping.update(pair for pair in zip(_RARELY, rest, strict=True) if pair[1])
+    if message.custom:
+        _spread_custom(mapping, message.custom)
     return mapping
 
 
@@ -131,16 +145,17 @@ class _Refused(RefusedValue):
         self.field = field
 
 
-def _read_time(mapping: dict[str, Any], seconds: int, nanos: int) -> None:
+def _read_time(mapping: dict[str, Any], moment: Any) -> None:
+    seconds, nanos = moment.seconds, moment.nanos
     if 0 <= nanos < _NS_PER_S:
         mapping["event_time_us"] = seconds * _US_PER_S + nanos // _NS_PER_US
     else:
         mapping["event_time"] = f"{seconds} s and {nanos} ns"
 
 
-def _spread_custom(mapping: dict[str, Any]) -> None:
+def _spread_custom(mapping: dict[str, Any], custom: Mapping[str, pb.CustomValue]) -> None:
     bag: dict[str, Any] = {}
-    for name, value in mapping.pop("custom").items():
+    for name, value in custom.items():
         kind = value.WhichOneof("kind")
         # By its own name it is read natively; under the name of another field it must not pass for that field.
         (bag if name in MAPPING_FIELDS else mapping)[name] = None if kind is None else getattr(value, kind)
