@@ -91,11 +91,7 @@ class CallFigures:
 
 
 class DecisionFigures:
-    """
-    Decisions by outcome, by score, and by what made them less than full ones.
-
-    Of a batch, approvals are not looked at one by one: those that are degraded are in `Scorer.counters` alone.
-    """
+    """Decisions by outcome, by score, and by what made them less than full ones."""
 
     def __init__(self) -> None:
         self._shards = _Shards(_DecisionShard)
@@ -109,12 +105,12 @@ class DecisionFigures:
             shard.degraded[_stage_of(decision)] += 1
 
     def count_all(self, decisions: Decisions) -> None:
-        """A batch of them; approvals are counted in their column."""
+        """A batch of them; what is no more than an approval by its score is counted in its column."""
         shard = self._shards.mine
-        flagged = decisions.flagged()
-        shard.outcomes.update(each.outcome for each in flagged)
-        shard.outcomes[Outcome.APPROVE] += len(decisions) - len(flagged)
-        shard.degraded.update(_stage_of(each) for each in flagged if each.degraded)
+        singled_out = decisions.singled_out.values()
+        shard.outcomes.update(each.outcome for each in singled_out)
+        shard.outcomes[Outcome.APPROVE] += len(decisions) - len(singled_out)
+        shard.degraded.update(_stage_of(each) for each in singled_out if each.degraded)
         scores = decisions.scores[~np.isnan(decisions.scores)]
         at = np.minimum(scores * N_SCORE_BUCKETS, N_SCORE_BUCKETS - 1).astype(np.int64)
         for bucket, n in enumerate(np.bincount(at, minlength=N_SCORE_BUCKETS).tolist()):

@@ -97,7 +97,7 @@ class ServiceCollector(Collector):
         yield outcomes
         degraded = CounterMetricFamily(
             "fraudsdk_degraded_decisions",
-            "Degraded decisions by the stage that failed; approvals of batches are not in it",
+            "Degraded decisions by the stage that failed",
             labels=("stage",),
         )
         for stage, n in self._decisions.degraded().items():
@@ -124,12 +124,11 @@ class ServiceCollector(Collector):
 
     def _of_state(self) -> Iterator[Metric]:
         counters = self._scorer.counters()
-        yield CounterMetricFamily("fraudsdk_degraded", "Degraded decisions", value=counters.get("degraded", 0))
         events = CounterMetricFamily("fraudsdk_events", "What happened, by name", labels=("event",))
         for name, n in counters.items():
             if name in _GAUGES:
                 yield _gauge(f"fraudsdk_{name}", "Of what is remembered", n)
-            elif name != "degraded":
+            else:
                 events.add_metric((name,), n)
         yield events
         age_us = self._scorer.state_age_us

@@ -11,13 +11,11 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import queue
 import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from types import FrameType
 from typing import Any, Final
 
 import grpc
@@ -40,6 +38,7 @@ from fraudsdk_sidecar.logs import Namer, event, set_level
 from fraudsdk_sidecar.manager import notify
 from fraudsdk_sidecar.metrics import MetricsServer, ServiceCollector, registry_of
 from fraudsdk_sidecar.settings import Settings, changed
+from fraudsdk_sidecar.signals import hold, next_of
 from fraudsdk_sidecar.tracing import Tracer
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -274,13 +273,7 @@ def serve(settings: Settings, reread: Callable[[], Settings], *, worker: int = 0
     FraudSDKError
         The service could not begin, or could not write its state at the end.
     """
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    def receive(number: int, _frame: FrameType | None) -> None:
-        signals.put(number)
-
-    for each in SIGNALS:
-        signal.signal(each, receive)
+    hold(SIGNALS)
     service = Service(settings, reread, worker)
     # What is there now stays; a full collection would look through it again and again.
     gc.collect()
@@ -290,9 +283,8 @@ def serve(settings: Settings, reread: Callable[[], Settings], *, worker: int = 0
     if lifeline >= 0:
         os.write(lifeline, b"r")
     while True:
-        try:
-            number = signals.get(timeout=service.poll_s)
-        except queue.Empty:
+        number = next_of(SIGNALS, service.poll_s)
+        if number is None:
             service.poll()
             continue
         if number != signal.SIGHUP:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -16,13 +15,13 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Final
 
 from fraudsdk.errors import ConfigurationError
 from fraudsdk_sidecar.logs import event
 from fraudsdk_sidecar.manager import notify
 from fraudsdk_sidecar.settings import Settings
+from fraudsdk_sidecar.signals import hold, next_of
 
 USERS_MISTAKE: Final = 2
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -61,7 +60,6 @@ class Workers:
         self._settings = settings
         self._argv = tuple(argv)
         self._workers = [_Worker(index) for index in range(settings.workers)]
-        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._was_ready = False
 
     def run(self) -> None:
@@ -73,8 +71,7 @@ class Workers:
         ConfigurationError
             One of them found something wrong, and said what, before any of them was ready.
         """
-        for number in _SIGNALS:
-            signal.signal(number, self._receive)
+        hold(_SIGNALS)
         try:
             for worker in self._workers:
                 self._start(worker)
@@ -84,17 +81,11 @@ class Workers:
         finally:
             self._stop()
 
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        self._signals.put(number)
-
     def _goes_on(self) -> bool:
-        try:
-            number = self._signals.get(timeout=_TICK_S)
-        except queue.Empty:
-            return True
+        number = next_of(_SIGNALS, _TICK_S)
         if number == signal.SIGHUP:
             self._tell(signal.SIGHUP)
-        return number in (signal.SIGHUP, signal.SIGCHLD)
+        return number in (None, signal.SIGHUP, signal.SIGCHLD)
 
     def _start(self, worker: _Worker) -> None:
         reader, writer = os.pipe()
