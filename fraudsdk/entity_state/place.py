@@ -68,6 +68,11 @@ class Place:
         return self.next != UNMARKED
 
     @property
+    def said(self) -> str:
+        """For a message."""
+        return f"place {self.next} of {self.stream}" if self.is_marked else f"the beginning of {self.stream}"
+
+    @property
     def stream(self) -> str:
         """The origin, for a message."""
         return shown(self.origin)

@@ -333,6 +333,8 @@ class KeptState:
 
     def _close(self) -> None:
         try:
+            with self._lock:
+                self._leave_nothing_unmarked()
             self.log.close()
             with self._snapshots, self._lock:
                 is_at_place = self._origin is None or self.log.sequence == self._marked
@@ -412,6 +414,16 @@ class KeptState:
         if self._origin is not None:
             self._keep_place(self._place())
 
+    def _leave_nothing_unmarked(self) -> None:
+        """What was logged since the last place and is of no message: words of decisions, mostly."""
+        is_between = self._n_events_marked == self._engine.memory.meta[META_EVENTS]
+        if (
+            is_between
+            and self.log.sequence != self._marked
+            and self.log.wait_for_spare_room(self._n_place_words(), 0.0)
+        ):
+            self._keep_place_again()
+
     def _note_mark(self) -> None:
         self._marked, self._n_events_marked = self.log.sequence, int(self._engine.memory.meta[META_EVENTS])
 
@@ -428,7 +440,7 @@ class KeptState:
     def _require_complete(self) -> None:
         if self._is_incomplete:
             raise StateError(
-                f"something since place {self._place().next} was scored and is not remembered, as the log had no room; close this, "
+                f"something since {self._place().said} was scored and is not remembered, as the log had no room; close this, "
                 "and open it again: it goes on from there"
             )
 

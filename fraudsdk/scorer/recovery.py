@@ -162,14 +162,14 @@ def recover(
 def _require_all_until(mark: Mark, directory: StateDirectory, found: Recovered) -> None:
     if found.sequence != mark.sequence:
         raise CorruptStateError(
-            f"{directory.path} lacks the changes {found.sequence} to {mark.sequence - 1} of state, up to its place "
-            f"{mark.place.next}; put a copy of its files back, or start in a new directory{_also(found)}"
+            f"{directory.path} lacks the changes {found.sequence} to {mark.sequence - 1} of state, up to "
+            f"{mark.place.said}; put a copy of its files back, or start in a new directory{_also(found)}"
         )
 
 
 def _cut_after(mark: Mark, directory: StateDirectory, found: Recovered) -> None:
     """Put aside what was never marked, the newest first: killed in between, this leaves a log that has no gap."""
-    why = f"came after its last place, {mark.place.next} of {mark.place.stream}, and come again from there"
+    why = f"came after {mark.place.said}, the last that was marked, and come again from there"
     n_before = found.n_torn_bytes
     for first, path in reversed(directory.segments()):
         if first < mark.sequence:
