@@ -45,6 +45,18 @@ def last_mark(files: StateFiles, until: int | None = None) -> Mark | None:
     return kept
 
 
+def unmarked(files: StateFiles, mark: Mark) -> list[tuple[Path, int]]:
+    """Segments with something that came after the last place, the newest first, and how many bytes of each came before it."""
+    found = []
+    for first, path in reversed(files.segments()):
+        n_marked = 0 if first >= mark.sequence else 8 * read_segment(path, first, None).at(mark.sequence)
+        if path.stat().st_size > n_marked:
+            found.append((path, n_marked))
+        if n_marked:
+            break
+    return found
+
+
 def holds_changes(files: StateFiles) -> bool:
     """Whether anything is kept in a directory: a crash may leave files, and nothing in them."""
     return bool(files.snapshots()) or any(has_record(path, first) for first, path in files.segments())

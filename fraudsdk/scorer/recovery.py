@@ -28,7 +28,7 @@ from fraudsdk.entity_state.log_format import (
     text_of,
 )
 from fraudsdk.entity_state.log_reader import Segment, has_record, identity_of, read_segment
-from fraudsdk.entity_state.marks import place_of
+from fraudsdk.entity_state.marks import place_of, unmarked
 from fraudsdk.entity_state.place import Mark, Place
 from fraudsdk.entity_state.snapshot import DecisionWords, private, read_snapshot, require_identity, restore
 from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity, torn_off
@@ -169,17 +169,13 @@ def _require_all_until(mark: Mark, directory: StateDirectory, found: Recovered) 
 
 def _cut_after(mark: Mark, directory: StateDirectory, found: Recovered) -> None:
     """Put aside what was never marked, the newest first: killed in between, this leaves a log that has no gap."""
+    tails = unmarked(directory, mark)
     why = f"came after {mark.place.said}, the last that was marked, and come again from there"
-    n_before = found.n_torn_bytes
-    for first, path in reversed(directory.segments()):
-        if first < mark.sequence:
-            n_marked = 8 * read_segment(path, first, None).at(mark.sequence)
-            if path.stat().st_size > n_marked:
-                directory.sync()
-                _put_aside(path, n_marked, found, why)
-            break
-        _put_aside(path, 0, found, why)
-    if found.n_torn_bytes > n_before:
+    for path, n_marked in tails:
+        if n_marked:
+            directory.sync()  # without what came later
+        _put_aside(path, n_marked, found, why)
+    if tails:
         _forget_put_aside(directory)
 
 

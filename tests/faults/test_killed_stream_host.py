@@ -103,7 +103,6 @@ def test_a_killed_worker_goes_on_from_a_place_that_its_state_belongs_to(
         )
         places.append(place)
     assert places[-1] < N, "it was done before it was killed for the last time"
-    print(n_cut, places)
     assert n_cut, "no kill came between an event and its place"
 
     run_until_killed(state_dir, artefact, published, durability, draw, -1)
