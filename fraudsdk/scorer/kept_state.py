@@ -48,6 +48,8 @@ _SNAPSHOTS_KEPT: Final = 2
 _ERASURE_S: Final = 30.0
 # Of a text that a decision refers to: three of them, of four bytes a character, fit a record.
 _MAX_CHARACTERS: Final = 2_000
+# Of words that decisions of one batch may be the first to refer to: a hundred of the usual length.
+_NEW_WORDS: Final = 2_000
 
 
 class KeptState:
@@ -161,12 +163,12 @@ class KeptState:
         if self._origin is None:
             return
         self._require_complete()
-        most = BUFFER_WORDS // (event_words(self._engine.record_layout) + VERDICT_WORDS)
+        most = (BUFFER_WORDS - _NEW_WORDS) // (event_words(self._engine.record_layout) + VERDICT_WORDS)
         if n_events > most:
             raise StateError(
                 f"a batch of a stream must have at most {most} transactions, had {n_events}; score fewer at once"
             )
-        if not self.log.wait_for_room(n_events, _SYNC_S, n_words_each=VERDICT_WORDS):
+        if not self.log.wait_for_room(n_events, _SYNC_S, n_words_each=VERDICT_WORDS, n_words=_NEW_WORDS):
             raise StateUnavailableError(
                 f"nothing of the batch was scored: the log is full ({self.log.trouble or 'the disk is slow'}); score it again later"
             )
@@ -333,8 +335,7 @@ class KeptState:
 
     def _close(self) -> None:
         try:
-            with self._lock:
-                self._leave_nothing_unmarked()
+            self._leave_nothing_unmarked()
             self.log.close()
             with self._snapshots, self._lock:
                 is_at_place = self._origin is None or self.log.sequence == self._marked
@@ -415,14 +416,19 @@ class KeptState:
             self._keep_place(self._place())
 
     def _leave_nothing_unmarked(self) -> None:
-        """What was logged since the last place and is of no message: words of decisions, mostly."""
-        is_between = self._n_events_marked == self._engine.memory.meta[META_EVENTS]
-        if (
-            is_between
-            and self.log.sequence != self._marked
-            and self.log.wait_for_spare_room(self._n_place_words(), 0.0)
-        ):
-            self._keep_place_again()
+        """Mark what was logged since the last place and is of no message, words of decisions mostly; not under the lock."""
+        # Whoever closes may have interrupted a call that holds the lock: the log says so, in its own time.
+        if self._origin is None or not self._lock.acquire(timeout=_ROOM_S):
+            return
+        try:
+            is_due = self._is_between_batches() and self.log.sequence != self._marked
+            if is_due and self.log.wait_for_spare_room(self._n_place_words(), 0.0):
+                self._keep_place_again()
+        finally:
+            self._lock.release()
+
+    def _is_between_batches(self) -> bool:
+        return self._n_events_marked == int(self._engine.memory.meta[META_EVENTS])
 
     def _note_mark(self) -> None:
         self._marked, self._n_events_marked = self.log.sequence, int(self._engine.memory.meta[META_EVENTS])
@@ -431,7 +437,7 @@ class KeptState:
         return RECORD_WORDS + len(self._engine.memory.place)
 
     def _require_between_batches(self, what: str, remedy: str) -> None:
-        if self._origin is not None and self._n_events_marked != self._engine.memory.meta[META_EVENTS]:
+        if self._origin is not None and not self._is_between_batches():
             raise StateUnavailableError(
                 f"{what}: a batch of the stream is under way, and what comes before its place is marked may come again; {remedy} "
                 "after that"

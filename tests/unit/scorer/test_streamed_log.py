@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -24,7 +25,7 @@ from fraudsdk.entity_state.place import Mark, Place
 from fraudsdk.entity_state.state_directory import StateDirectory, StateFiles
 from fraudsdk.entity_state.transfer import export_state, import_state
 from fraudsdk.errors import ConfigurationError, CorruptStateError, StateError, StateUnavailableError
-from fraudsdk.scorer import kept_state
+from fraudsdk.scorer import kept_state, recovery
 from fraudsdk.scorer.compaction import compact
 from fraudsdk.scorer.erasure import erase_kept
 from fraudsdk.scorer.streamed_log import StreamedLog
@@ -231,6 +232,36 @@ def test_a_batch_over_several_segments_is_cut_off_whole(opened, oracle, state_di
     feed(after, 50)
     after.close()
     assert (60, False, oracle(60)) == kept_together(opened())
+
+
+@pytest.mark.parametrize("n_done", range(6))
+def test_killed_while_it_cuts_the_next_one_cuts_the_rest(opened, oracle, state_dir, monkeypatch, n_done):
+    monkeypatch.setattr(kept_state, "SEGMENT_BYTES", 3_000)
+    log = opened(durability="sync")
+    feed(log, 10)
+    for offset in range(10, 60, 5):
+        log.scorer.score_batch([message(each) for each in range(offset, offset + 5)])
+        with log.scorer._lock:
+            log.scorer._state.log.wait_until_durable(log.scorer._state.log.sequence, 1.0)
+    log.close()
+    done, put_aside = [], recovery._put_aside
+
+    def put_aside_until_killed(path, *how):
+        if len(done) == n_done:
+            raise KeyboardInterrupt
+        done.append(path)
+        put_aside(path, *how)
+
+    with monkeypatch.context() as killing, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        killing.setattr(recovery, "_put_aside", put_aside_until_killed)
+        with contextlib.suppress(KeyboardInterrupt):
+            opened().close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        after = opened()
+
+    assert (10, False, oracle(10)) == kept_together(after)
 
 
 # --- wherever it is cut ----------------------------------------------------------------------------------------------
@@ -578,7 +609,7 @@ def full_disk(monkeypatch):
         return write(descriptor, octets)
 
     monkeypatch.setattr(os, "write", refuse)
-    monkeypatch.setattr(kept_state, "BUFFER_WORDS", 1_400)
+    monkeypatch.setattr(kept_state, "BUFFER_WORDS", 3_400)
     yield Disk
     Disk.full = False
 
