@@ -59,7 +59,12 @@ def policy_of(config: ScorerConfig, model: CompiledModel | None) -> PolicySpec:
 
 
 def kept_state_of(
-    config: ScorerConfig, encoder: Encoder, engine: FeatureEngine, recorder: DecisionRecorder, lock: threading.Lock
+    config: ScorerConfig,
+    encoder: Encoder,
+    engine: FeatureEngine,
+    recorder: DecisionRecorder,
+    lock: threading.Lock,
+    origin: bytes | None,
 ) -> KeptState | None:
     """The state in the directory of a configuration, given to engine and recorder; None without a directory."""
     if config.state_dir is None:
@@ -73,6 +78,7 @@ def kept_state_of(
         lambda: another(engine, encoder),
         lock=lock,
         durability=Durability(config.durability),
+        origin=origin,
     )
 
 
