@@ -156,9 +156,9 @@ class ObservedScorer(Scorer):
             self.figures.count(decision)
         return decision
 
-    def score_batch(self, table: Any, *, record: bool = True) -> Decisions:
+    def score_batch(self, table: Any, *, record: bool = True, **more: Any) -> Decisions:
         """As `Scorer`."""
-        decisions = super().score_batch(table, record=record)
+        decisions = super().score_batch(table, record=record, **more)
         if record:
             self.figures.count_all(decisions)
         return decisions
