@@ -79,9 +79,10 @@ class LocalState:
         """As `StreamState`."""
         if first != self._place:
             raise CorruptStateError(f"messages {self._place} to {first - 1} are missing; read the stream from there")
-        place, self._place = self._place, -1  # some of it may be remembered when something breaks
+        scorer, place = self._open_log.scorer, self._place
+        self._place = -1  # some of it may be remembered when something breaks
         try:
-            decisions = self._open_log.scorer.score_batch(batch.rows, sent_us=batch.sent_us)
+            decisions = scorer.score_batch(batch.rows, sent_us=batch.sent_us)
             batch.alerts_of(decisions)
         except InvalidTransactionError:
             self._place = place
