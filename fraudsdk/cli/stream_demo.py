@@ -104,7 +104,7 @@ def _worker(connection: KafkaConnection, config: ScorerConfig, folder: Path) -> 
 
     topics = Topics(decisions="fraud-decisions")
     # These brokers keep the place of one that left for as long as its session may last.
-    soon = {"session.timeout.ms": 2_000, "heartbeat.interval.ms": 300}
+    soon = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 500}
     return KafkaWorker(
         connection.settings(), topics, open_state, message_format("json"), DeadLetters(), consumer_options=soon
     )
