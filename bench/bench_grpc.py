@@ -36,7 +36,7 @@ from fraudsdk.adapters.protobuf._generated import scoring_service_pb2 as pb  # n
 SERVER = Path(__file__).parent / "peers" / "grpc_server.py"
 CHECKED = 500
 UNARY_ROUNDS, UNARY_CALLS = 20, 150
-STREAM_ROUNDS, MESSAGES = 20, 10
+STREAM_ROUNDS, MESSAGES = 11, 24
 N_CALLERS = 8
 OPEN_LOOP_S = 4.0
 
