@@ -5,6 +5,8 @@ Many transactions out of the bytes of a message: the very rows, refusals and ans
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -228,3 +230,14 @@ def test_an_answer_is_byte_for_byte_what_the_library_makes_of_it(encoder, versio
     expected = pb.ScoreBatchResponse(decisions=[decision_message(each) for each in decisions])
 
     assert expected.SerializeToString() == sent.answer(decisions)
+
+
+def test_the_kernels_need_no_protobuf():
+    """
+    An image is warmed where nothing but the core is installed.
+    """
+    program = "import fraudsdk.adapters.protobuf.wire_kernels, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+
+    assert "fraudsdk.adapters.protobuf.wire_kernels" in loaded
+    assert "google.protobuf" not in loaded
