@@ -556,7 +556,7 @@ def test_a_recovery_that_was_told_of_no_place_finds_it_and_refuses(
     monkeypatch.setattr(compaction, "last_mark", lambda directory: None)
     directory = StateDirectory(state_dir)
 
-    with pytest.raises(StateError, match="holds the state of the stream .*, and what is recovered is that of a host"):
+    with pytest.raises(StateError, match=r"holds the state of the stream .*, and what is recovered is that of a host"):
         compact(directory, config)
     directory.close()
 
@@ -593,6 +593,8 @@ def test_an_origin_that_names_no_stream_is_refused(opened, origin, was):
 def test_a_stream_needs_a_directory(artefact):
     with pytest.raises(ConfigurationError, match="there is no state_dir"):
         StreamedLog.open(ScorerConfig(model=artefact, hash_key=KEY), ORIGIN)
+    with pytest.raises(ConfigurationError, match="there is no state_dir"):
+        Scorer.open(ScorerConfig(model=artefact), origin=ORIGIN)
 
 
 def test_a_host_has_no_place_to_mark(artefact, config):
