@@ -9,6 +9,7 @@ once is found by its hash.  The others are looked at on the thread that answers.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -35,6 +36,8 @@ _HEALTH: Final = "/grpc.health.v1.Health/"
 _REFLECTION: Final = "/grpc.reflection."
 # Nobody is held for longer, whatever happens to who holds them.
 _HELD_S_MAX: Final = 1.0
+# Names whose kind is remembered; clients may call methods by any name.
+_METHODS_MAX: Final = 64
 _STREAMS_BUSY_S: Final = 1.0
 _INTERNAL_TEXT: Final = "internal error; the log of the service has more"
 _NS_PER_S: Final = 1_000_000_000
@@ -202,7 +205,7 @@ class _Call:
         gate = self._gate
         if self._client is None:
             try:
-                self._client = gate.authenticator.by_connection(context.peer(), context.auth_context())
+                self._client = gate.authenticator.by_connection(context.peer(), context.auth_context)
             except Refused as refused:
                 gate._tell_refused(self._method, refused)
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, UNAUTHENTICATED_TEXT)
@@ -291,6 +294,7 @@ def _code_of(context: Any, error: BaseException | None) -> str:
     return "OK" if error is None else "INTERNAL"
 
 
+@functools.lru_cache(maxsize=_METHODS_MAX)
 def _counted(method: str) -> str:
     """A method by a name of ours: what clients call methods that do not exist must not become labels."""
     if method.startswith((_HEALTH, _REFLECTION)) or scope_of(method) != "admin":

@@ -25,7 +25,7 @@ from grpc_reflection.v1alpha import reflection
 
 from fraudsdk.adapters.grpc import SERVICE_NAME, ScoringService
 from fraudsdk.entity_state.store import SharedStore
-from fraudsdk.errors import ConfigurationError, FraudSDKError
+from fraudsdk.errors import ConfigurationError, FraudSDKError, MissingExtraError
 from fraudsdk.model.artefact import CompiledModel, load_artefact
 from fraudsdk_sidecar.addresses import Address
 from fraudsdk_sidecar.auth import Authenticator
@@ -316,7 +316,10 @@ def _tracer(settings: Settings) -> Tracer | None:
 def _shared(settings: Settings) -> SharedStore | None:
     if not settings.redis.url:
         return None
-    from fraudsdk.adapters.redis import SharedRedis, connect
+    try:
+        from fraudsdk.adapters.redis import SharedRedis, connect
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("redis", "redis") from error
 
     return SharedRedis(connect(settings.redis.url), settings.redis.group)
 
