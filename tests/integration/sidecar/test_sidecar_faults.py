@@ -214,6 +214,60 @@ def misbehave(sidecar, stub, purchase, n_clients):
         raw.close()
 
 
+def test_clients_that_do_not_read_keep_their_streams_and_nobody_else(new_sidecar, purchase, stub_of):
+    """
+    The service stops to read from them: what it holds for each is a message, and when they go nothing is left.
+    """
+    sidecar = new_sidecar(limits__threads=4, limits__streams=3).start()
+    message = pb.ScoreStreamRequest(transactions=[purchase(each).transaction for each in range(1_000)], record=False)
+    sent = [0]
+
+    def without_end():
+        while True:
+            sent[0] += 1
+            yield message
+
+    with sidecar.channel() as channel:
+        slow = [stub_of(channel).ScoreStream(without_end(), timeout=60) for _ in range(3)]
+        for stream in slow:
+            assert 1_000 == len(next(stream).decisions)
+        wait_for("the service to read no more", lambda: stands_still(lambda: sent[0]))
+        resident = sidecar.resources()[1]
+
+        assert sent[0] < 1_000
+        with sidecar.channel() as other:
+            for number in range(100):
+                assert stub_of(other).Score(purchase(5_000 + number), timeout=10).decision.outcome
+        assert sidecar.resources()[1] < resident + (24 << 20)
+    wait_for("no call under way", lambda: "fraudsdk_rpcs_under_way 0.0" in sidecar.metrics())
+
+
+def test_a_client_that_does_not_read_holds_up_a_stop_as_long_as_was_allowed(new_sidecar, purchase, stub_of):
+    sidecar = new_sidecar(drain__timeout_s=1.0).start()
+    message = pb.ScoreStreamRequest(transactions=[purchase(each).transaction for each in range(1_000)], record=False)
+    sent = [0]
+
+    def without_end():
+        while True:
+            sent[0] += 1
+            yield message
+
+    with sidecar.channel() as channel:
+        stream = stub_of(channel).ScoreStream(without_end(), timeout=60)
+        next(stream)
+        wait_for("the service to read no more", lambda: stands_still(lambda: sent[0]))
+
+        assert 0 == sidecar.stop()
+        stream.cancel()
+    assert "stopped" == sidecar.events()[-1]["event.action"]
+
+
+def stands_still(count):
+    before = count()
+    time.sleep(0.5)
+    return before == count()
+
+
 def test_nobody_and_no_card_is_in_the_log_or_the_figures(new_sidecar, auth, token, purchase, stub_of):
     sidecar = new_sidecar(**auth, log__level="debug").start()
     secret = {
