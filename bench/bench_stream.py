@@ -92,9 +92,7 @@ class Worker:
         return sum(map(float, found))
 
     def stages(self) -> dict[str, float]:
-        found = re.findall(
-            r'^fraudsdk_stream_stage_seconds_total{stage="(\w+)"} (\S+)$', self._figures(), re.MULTILINE
-        )
+        found = re.findall(r'^fraudsdk_stream_stage_seconds_total{stage="(\w+)"} (\S+)$', self._figures(), re.MULTILINE)
         return {stage: float(value) for stage, value in found}
 
     def _figures(self) -> str:
