@@ -76,7 +76,9 @@ class PartCodec:
                 self._out = np.empty(2 * len(self._out), np.int64)
                 continue
             edges = [0, *(8 * ends[first:done]).tolist()]
-            octets = bytes(bytes_of(self._out[: ends[done - 1]]))  # slices of bytes take half as long as those of a view
+            octets = bytes(
+                bytes_of(self._out[: ends[done - 1]])
+            )  # slices of bytes take half as long as those of a view
             parts += [octets[begin:end] for begin, end in pairwise(edges)]
         return parts
 
