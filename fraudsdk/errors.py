@@ -136,6 +136,10 @@ class StateError(FraudSDKError):
     """State that was kept cannot be used as asked; its owner must act."""
 
 
+class StateInUseError(StateError):
+    """Another process has the state."""
+
+
 class CorruptStateError(StateError):
     """A file of state is not as it was written, in a place where no crash leaves it."""
 

@@ -19,7 +19,20 @@ from typing import Final, NoReturn
 
 from fraudsdk import __version__
 from fraudsdk.cli.commands import compile as compile_command
-from fraudsdk.cli.commands import demo, doctor, evaluate, explain, replay, score, simulate, state, train, warmup
+from fraudsdk.cli.commands import (
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    kafka,
+    replay,
+    score,
+    sidecar,
+    simulate,
+    state,
+    train,
+    warmup,
+)
 from fraudsdk.errors import FraudSDKError
 
 USERS_MISTAKE: Final = 2
@@ -27,7 +40,21 @@ OUR_MISTAKE: Final = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED: Final = 128 + 2
 BROKEN_PIPE: Final = 128 + 13
 
-_COMMANDS: Final = (demo, simulate, replay, train, compile_command, evaluate, score, explain, state, warmup, doctor)
+_COMMANDS: Final = (
+    demo,
+    simulate,
+    replay,
+    train,
+    compile_command,
+    evaluate,
+    score,
+    explain,
+    sidecar,
+    kafka,
+    state,
+    warmup,
+    doctor,
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -61,6 +61,11 @@ class Decisions(Sequence[Decision]):
         self._model_version = model_version
         self._singled_out = singled_out
 
+    @property
+    def singled_out(self) -> Mapping[int, Decision]:
+        """By row, in no order, whatever is more than an approval by the score; for those who pass all of them on."""
+        return self._singled_out
+
     def flagged(self) -> list[Decision]:
         """Those whose outcome is not `APPROVE`, in order; the others are not even made."""
         return [each for _, each in self.flagged_rows()]

@@ -36,7 +36,7 @@ from fraudsdk.entity_state.layout import (
 from fraudsdk.entity_state.log_format import HEADER_WORDS, RECORD_SEQUENCE, RECORD_WORDS, Words
 from fraudsdk.entity_state.log_reader import read_segment
 from fraudsdk.entity_state.memory import TOMBSTONE_WORDS, EntityMemory
-from fraudsdk.entity_state.snapshot import DecisionWords, read_snapshot, write_snapshot
+from fraudsdk.entity_state.snapshot import TOMBSTONES, DecisionWords, read_snapshot, write_snapshot
 from fraudsdk.entity_state.state_directory import StateDirectory, StateFiles, StateIdentity
 from fraudsdk.errors import CorruptStateError, StateError
 
@@ -536,7 +536,7 @@ def tombstones_in(files: StateFiles) -> tuple[StateIdentity, npt.NDArray[np.int6
     for _, path in reversed(files.snapshots()):
         with contextlib.suppress(CorruptStateError):
             snapshot, sections = read_snapshot(path)
-            return snapshot.identity, sections[-1].reshape(-1, TOMBSTONE_WORDS)
+            return snapshot.identity, sections[TOMBSTONES].reshape(-1, TOMBSTONE_WORDS)
     raise StateError(
         f"{files.path} has no snapshot, so that nobody was erased there; name the directory with the erasures"
     )

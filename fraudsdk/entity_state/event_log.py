@@ -146,9 +146,17 @@ class EventLog:
         """Why the last attempt to write failed; empty when it did not."""
         return self._trouble
 
-    def wait_for_room(self, n_events: int, timeout_s: float) -> bool:
-        """Wait, under the lock, until so many more transactions fit; False when they do not in time."""
-        needed = n_events * int(log_kernels.EVENT_INTS + self.words[LOG_INTS] + self.words[LOG_NUMBERS])
+    def wait_for_room(self, n_events: int, timeout_s: float, *, n_words_each: int = 0, n_words: int = 0) -> bool:
+        """
+        Wait, under the lock, until so many more transactions fit; False when they do not in time.
+
+        Parameters
+        ----------
+        n_words_each, n_words : int
+            What each may bring with it, its verdict say, and all together: it takes no room away from those that come last.
+        """
+        of_one = int(log_kernels.EVENT_INTS + self.words[LOG_INTS] + self.words[LOG_NUMBERS])
+        needed = n_events * (of_one + n_words_each) + n_words
         return self._wait(lambda: bool(self.words[LOG_USED] + needed <= self.words[LOG_CAPACITY]), timeout_s)
 
     def wait_for_spare_room(self, n_words: int, timeout_s: float) -> bool:

@@ -47,6 +47,9 @@ VERDICT: Final = 2  # transaction key, margin, score, verdict
 AMENDMENT: Final = 3  # transaction key, flags to set, flags to clear
 WORD: Final = 4  # a word that verdicts refer to by its number: bytes of text, then the text
 ERASURE: Final = 5  # what is forgotten of a subject (`fraudsdk.entity_state.erasure`)
+PLACE: Final = (
+    6  # how far in its stream this is (`fraudsdk.entity_state.place`): offset, bytes of the origin, the origin
+)
 
 EVENT_MARGIN: Final = RECORD_WORDS
 EVENT_SCORE: Final = RECORD_WORDS + 1
@@ -62,7 +65,6 @@ AMENDMENT_SET: Final = RECORD_WORDS + 1
 AMENDMENT_CLEAR: Final = RECORD_WORDS + 2
 AMENDMENT_WORDS: Final = RECORD_WORDS + 3
 WORD_BYTES: Final = RECORD_WORDS
-WORD_TEXT: Final = RECORD_WORDS + 1
 
 
 def event_words(layout: RecordLayout) -> int:
@@ -85,8 +87,20 @@ def text_of(record: Words) -> bytes:
     ValueError
         It says another length than it has.
     """
-    octets = record[WORD_TEXT:].astype("<i8").tobytes()
-    n_bytes = int(record[WORD_BYTES]) if len(record) > WORD_BYTES else -1
+    return text_in(record[WORD_BYTES:])
+
+
+def text_in(words: Words) -> bytes:
+    """
+    The text that `word_of` made words of.
+
+    Raises
+    ------
+    ValueError
+        It says another length than it has.
+    """
+    octets = words[1:].astype("<i8").tobytes()
+    n_bytes = int(words[0]) if len(words) else -1
     if not 0 <= len(octets) - n_bytes < 8 or n_bytes < 0:
         raise ValueError(f"a text of {n_bytes} bytes is in {len(octets)}")
     return octets[:n_bytes]

@@ -177,6 +177,35 @@ def seal(words):
         at += n
 
 
+@kernel("UniTuple(int64, 2)(int64[::1], int64, int64)")
+def last_of_kind(words, at, kind):
+    """
+    The last record of a kind among records that are intact.
+
+    Parameters
+    ----------
+    words : int64[n]
+        Of a segment.
+    at : int64
+        Where a record begins.
+    kind : int64
+
+    Returns
+    -------
+    at, sequence : int64
+        Where it is, and its number; -1 and -1 where there is none.
+    """
+    words = borrowed(words)
+    found = np.int64(-1)
+    while at < words.shape[0]:
+        if words[at + RECORD_KIND] == kind:
+            found = at
+        at += words[at] & _LOW
+    if found < 0:
+        return found, found
+    return found, words[found + RECORD_SEQUENCE]
+
+
 @kernel("UniTuple(int64, 2)(int64[::1], int64, int64, int64)")
 def intact_until(words, at, sequence, stop):
     """

@@ -19,6 +19,7 @@ from fraudsdk.entity_state.log_format import (
     HEADER_VERSION,
     HEADER_WORDS,
     MAGIC,
+    MAX_RECORD_WORDS,
     Words,
 )
 from fraudsdk.entity_state.state_directory import StateIdentity
@@ -109,12 +110,25 @@ def has_record(path: Path, first: int) -> bool:
     StateError
         A later version wrote it, whose records are not for this one to call torn.
     """
-    words = np.fromfile(path, "<i8", count=path.stat().st_size // 8).astype(np.int64, copy=False)
+    return first_record(path, first) is not None
+
+
+def first_record(path: Path, first: int) -> Words | None:
+    """
+    The first record of a segment; None where a crash came before it.
+
+    Raises
+    ------
+    StateError
+        As `has_record`.
+    """
+    words = np.fromfile(path, "<i8", count=HEADER_WORDS + MAX_RECORD_WORDS).astype(np.int64, copy=False)
     if _has_whole_header(words):
         _require_known_version(path, words)
     if len(words) <= HEADER_WORDS:
-        return False
-    return bool(log_kernels.intact_until(words, HEADER_WORDS, first, first + 1)[1] > first)
+        return None
+    end, sequence = log_kernels.intact_until(words, HEADER_WORDS, first, first + 1)
+    return words[HEADER_WORDS:end] if sequence > first else None
 
 
 def _require_header(path: Path, words: Words, first: int) -> None:

@@ -83,6 +83,8 @@ class EntityMemory:
         self.elsewhere = everything()
         # Marks of what was erased: who, not told; when; and since which change (`fraudsdk.entity_state.erasure`).
         self.tombstones = np.zeros((0, TOMBSTONE_WORDS), dtype=np.int64)
+        # Of a stream: how far it is remembered (`fraudsdk.entity_state.place`); no words where there is none.
+        self.place = np.zeros(0, dtype=np.int64)
         self._supplied_words = [0, 0]  # of pool and journal
         for hashed in (self.table, self.journal_index):
             # Looked up at random: touched now, a page each, or the first 10,000 decisions pay for 2,000 page faults.

@@ -3,7 +3,7 @@ Snapshots: all that is remembered after a prefix of the log, in one file.
 
 ::
 
-    header (`HEADER_WORDS`) | meta | pool, as far as it is in use | journal | words of decisions | tombstones
+    header (`HEADER_WORDS`) | meta | pool, as far as it is in use | journal | words of decisions | tombstones | place in a stream
 
 Each section has a CRC-32C in the header, and the header one of its own.  A snapshot is written aside, synced and renamed,
 so one that has its name is whole; the tables over pool and journal are made anew when it is read.
@@ -32,18 +32,21 @@ from fraudsdk.entity_state.layout import (
 )
 from fraudsdk.entity_state.log_format import Words, bytes_of
 from fraudsdk.entity_state.memory import TOMBSTONE_WORDS, EntityMemory
+from fraudsdk.entity_state.place import Place
 from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
 from fraudsdk.errors import CorruptStateError, StateError
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 _OLDEST_VERSION: Final = 2  # the first had no tombstones, and was never released
+_WITHOUT_PLACE: Final = 2
 MAGIC: Final = int.from_bytes(b"fsdkSNAP", "little")
 _MAGIC, _VERSION, _SEQUENCE = 0, 1, 2
 _JOURNAL_CAPACITY: Final = 3
 _JOURNAL_WORDS: Final = 4
 _IDENTITY: Final = 5  # six words: record, state and key
 _SECTIONS: Final = 11  # words and checksum of each
-_N_SECTIONS: Final = 5
+_N_SECTIONS: Final = 6
+TOMBSTONES: Final = 4  # which of the sections they are
 _CHECKSUM: Final = _SECTIONS + 2 * _N_SECTIONS
 HEADER_WORDS: Final = _CHECKSUM + 1
 # The more frequent mistake first: a wrong key explains more than another feature set does.
@@ -60,6 +63,8 @@ _WHAT_DIFFERS: Final = (
         "open it with the feature set that it was kept for, or let it be built from the log",
     ),
 )
+
+_NO_WORDS: Final = np.zeros(0, np.int64)
 
 DecisionWords = Sequence[tuple[str, int, Any]]
 
@@ -81,6 +86,8 @@ class Snapshot:
         Words of a row of its journal.
     n_tombstones : int
         Identifiers that were erased.
+    place : Place or None
+        How far in its stream it is; None where it is of none.
     """
 
     path: Path
@@ -90,6 +97,7 @@ class Snapshot:
     journal_capacity: int
     journal_words: int
     n_tombstones: int = 0
+    place: Place | None = None
 
 
 def write_snapshot(
@@ -108,9 +116,9 @@ def write_snapshot(
     header[_MAGIC], header[_VERSION], header[_SEQUENCE] = MAGIC, FORMAT_VERSION, sequence
     header[_JOURNAL_CAPACITY], header[_JOURNAL_WORDS] = memory.journal.shape
     header[_IDENTITY:_SECTIONS] = np.frombuffer(identity.record + identity.state + identity.key, "<i8")
-    for place, section in enumerate(sections):
-        header[_SECTIONS + 2 * place] = section.size
-        header[_SECTIONS + 2 * place + 1] = log_kernels.checksum(section)
+    for number, section in enumerate(sections):
+        header[_SECTIONS + 2 * number] = section.size
+        header[_SECTIONS + 2 * number + 1] = log_kernels.checksum(section)
     header[_CHECKSUM] = log_kernels.checksum(header[:_CHECKSUM])
     path = directory.snapshot(sequence)
     aside = path.with_suffix(".tmp")
@@ -137,7 +145,7 @@ def read_snapshot(path: Path) -> tuple[Snapshot, list[Words]]:
     -------
     snapshot : Snapshot
     sections : list of int64[n]
-        Meta, pool, journal rows, the words of decisions and tombstones, for `restore`.
+        Meta, pool, journal rows, the words of decisions, tombstones and place, for `restore`.
 
     Raises
     ------
@@ -148,18 +156,19 @@ def read_snapshot(path: Path) -> tuple[Snapshot, list[Words]]:
     """
     words = _words_of(path)
     header = _header_of(path, words)
-    sections, at = [], HEADER_WORDS
-    for place in range(_N_SECTIONS):
-        sections.append(_section_of(path, header, words, place, at))
+    sections, at = [], len(header)
+    for section in range(_n_sections(header)):
+        sections.append(_section_of(path, header, words, section, at))
         at += len(sections[-1])
     if at != len(words):
         raise _corrupt(path, "has bytes after its end")
-    return _snapshot_of(path, header, sections[0]), sections
+    sections += [_NO_WORDS] * (_N_SECTIONS - len(sections))
+    return _snapshot_of(path, header, sections[0], sections[-1]), sections
 
 
 def read_head(path: Path) -> tuple[Snapshot, Words]:
     """
-    What a snapshot says of itself, and its meta, without a look at the rest.
+    What a snapshot says of itself, its place included, and its meta, without a look at the rest.
 
     Raises
     ------
@@ -169,10 +178,14 @@ def read_head(path: Path) -> tuple[Snapshot, Words]:
     n_words, odd = divmod(path.stat().st_size, 8)
     words = np.fromfile(path, "<i8", count=HEADER_WORDS + META_WORDS).astype(np.int64, copy=False)
     header = _header_of(path, words)
-    if odd or n_words != HEADER_WORDS + sum(header[_SECTIONS:_CHECKSUM:2].tolist()):
+    lengths = header[_SECTIONS:-1:2].tolist()
+    if odd or min(lengths) < 0 or n_words != len(header) + sum(lengths):
         raise _corrupt(path, "was cut off or has bytes after its end")
-    meta = _section_of(path, header, words, 0, HEADER_WORDS)
-    return _snapshot_of(path, header, meta), meta
+    meta, place = _section_of(path, header, words, 0, len(header)), _NO_WORDS
+    if _n_sections(header) == _N_SECTIONS:  # it is the last
+        end = np.fromfile(path, "<i8", offset=8 * (n_words - lengths[-1])).astype(np.int64, copy=False)
+        place = _section_of(path, header, end, _N_SECTIONS - 1, 0)
+    return _snapshot_of(path, header, meta, place), meta
 
 
 def require_identity(path: Path, kept: StateIdentity, asked: StateIdentity, *, of_log: bool = False) -> None:
@@ -200,11 +213,12 @@ def restore(memory: EntityMemory, snapshot: Snapshot, sections: Sequence[Words])
     StateError
         More was kept than the memory may hold.
     """
-    meta, pool, journal, texts, tombstones = sections
+    meta, pool, journal, texts, tombstones, place = sections
     decisions = _decisions_of(snapshot, texts)
     _require_sound(snapshot, sections, memory)
     memory.restore(meta, pool, journal.reshape(-1, memory.layout.journal_words), snapshot.journal_capacity)
     memory.tombstones = tombstones.reshape(-1, TOMBSTONE_WORDS).copy()
+    memory.place = place.copy()
     return decisions
 
 
@@ -249,7 +263,12 @@ def _sections_of(memory: EntityMemory, words: DecisionWords) -> list[Words]:
         memory.journal[:n_journal].reshape(-1),
         np.frombuffer(text, "<i8").astype(np.int64),
         memory.tombstones.reshape(-1),
+        memory.place,
     ]
+
+
+def _n_sections(header: Words) -> int:
+    return _N_SECTIONS - 1 if header[_VERSION] == _WITHOUT_PLACE else _N_SECTIONS
 
 
 def _header_of(path: Path, words: Words) -> Words:
@@ -265,26 +284,26 @@ def _header_of(path: Path, words: Words) -> Words:
             f"{path} has format {words[_VERSION]}, of a version before the first release, and this one reads from "
             f"{_OLDEST_VERSION} on; move it away: the whole log, if it is there, gives the same state"
         )
-    header = words[:HEADER_WORDS]
-    is_whole = header[_CHECKSUM] == log_kernels.checksum(np.ascontiguousarray(header[:_CHECKSUM]))
+    header = words[: _SECTIONS + 2 * _n_sections(words) + 1]
+    is_whole = header[-1] == log_kernels.checksum(np.ascontiguousarray(header[:-1]))
     if not is_whole or header[_VERSION] < 1:
         raise _corrupt(path, "has a header that was changed")
     return header
 
 
-def _section_of(path: Path, header: Words, words: Words, place: int, at: int) -> Words:
+def _section_of(path: Path, header: Words, words: Words, number: int, at: int) -> Words:
     """A section, which is as it was written."""
-    n, expected = header[_SECTIONS + 2 * place : _SECTIONS + 2 * place + 2].tolist()
+    n, expected = header[_SECTIONS + 2 * number : _SECTIONS + 2 * number + 2].tolist()
     section = words[at : at + n]
     if len(section) != n or log_kernels.checksum(section) != expected:
-        raise _corrupt(path, f"has a section {place} that was changed or cut off")
+        raise _corrupt(path, f"has a section {number} that was changed or cut off")
     return section
 
 
-def _snapshot_of(path: Path, header: Words, meta: Words) -> Snapshot:
+def _snapshot_of(path: Path, header: Words, meta: Words, place: Words) -> Snapshot:
     if len(meta) != META_WORDS:
         raise _corrupt(path, f"has {len(meta)} words of meta instead of {META_WORDS}")
-    n_tombstones, odd = divmod(int(header[_SECTIONS + 2 * (_N_SECTIONS - 1)]), TOMBSTONE_WORDS)
+    n_tombstones, odd = divmod(int(header[_SECTIONS + 2 * TOMBSTONES]), TOMBSTONE_WORDS)
     if odd:
         raise _corrupt(path, "has tombstones that are none")
     digests = header[_IDENTITY:_SECTIONS].astype("<i8").tobytes()
@@ -293,7 +312,10 @@ def _snapshot_of(path: Path, header: Words, meta: Words) -> Snapshot:
     if sequence < 1 or capacity < 1:
         raise _corrupt(path, f"is of change {sequence} and has a journal of {capacity}")
     bounds = int(meta[META_MAX_ENTITIES]), capacity, int(header[_JOURNAL_WORDS])
-    return Snapshot(path, sequence, identity, *bounds, n_tombstones)
+    try:
+        return Snapshot(path, sequence, identity, *bounds, n_tombstones, Place.of(place))
+    except ValueError as error:
+        raise _corrupt(path, f"has a place in a stream that is none ({error})") from error
 
 
 def _words_of(path: Path) -> Words:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from fraudsdk.errors import StateError
+from fraudsdk.errors import StateError, StateInUseError
 
 _SEGMENT: Final = re.compile(r"log-(\d{20})\.fslog")
 _SNAPSHOT: Final = re.compile(r"snapshot-(\d{20})\.fssnap")
@@ -150,7 +150,7 @@ class StateDirectory(StateFiles):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock)
-            raise StateError(
+            raise StateInUseError(
                 f"state directory {path} is in use by another process; one scorer at a time keeps state in it"
             ) from error
 

@@ -19,6 +19,8 @@ from fraudsdk.entity_state import log_kernels
 from fraudsdk.entity_state.layout import COUNTER_NAMES
 from fraudsdk.entity_state.log_format import HEADER_WORDS, MAX_RECORD_WORDS, RECORD_SEQUENCE, RECORD_WORDS, Words
 from fraudsdk.entity_state.log_reader import Segment, has_record, identity_of, read_segment
+from fraudsdk.entity_state.marks import last_mark
+from fraudsdk.entity_state.place import Mark
 from fraudsdk.entity_state.snapshot import Snapshot, read_head, read_snapshot
 from fraudsdk.entity_state.state_directory import StateFiles, StateIdentity, torn_off
 from fraudsdk.errors import StateError, StateUnavailableError
@@ -100,12 +102,18 @@ class Survey:
         Oldest first.
     leftovers, strangers : tuple of Path
         Files that nothing reads, and files that are no part of the state.
+    mark : Mark or None
+        The last place of a stream; None where it is none's.
+    mark_problem : str
+        Why that cannot be read; empty when it can.
     """
 
     snapshots: tuple[SnapshotFound, ...]
     segments: tuple[SegmentFound, ...]
     leftovers: tuple[Path, ...]
     strangers: tuple[Path, ...]
+    mark: Mark | None = None
+    mark_problem: str = ""
 
     @property
     def newest(self) -> SnapshotFound | None:
@@ -116,13 +124,22 @@ class Survey:
     def to_replay(self) -> tuple[SegmentFound, ...]:
         """The segments that a recovery would read."""
         start = self.newest.sequence if self.newest else 1
-        return tuple(each for each in self.segments if each.stop > start)
+        return tuple(each for each in self.segments if each.stop > start and each.first < self._stop)
 
     @property
     def n_to_replay(self) -> int:
         """The changes that a recovery would read from the log."""
         start = self.newest.sequence if self.newest else 1
-        return sum(each.stop - max(each.first, start) for each in self.to_replay)
+        return sum(min(each.stop, self._stop) - max(each.first, start) for each in self.to_replay)
+
+    @property
+    def n_unmarked(self) -> int:
+        """The changes after the last place of a stream, which a recovery would cut off."""
+        return max((each.stop for each in self.segments), default=self._stop) - self._stop if self.mark else 0
+
+    @property
+    def _stop(self) -> int:
+        return self.mark.sequence if self.mark else 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +173,15 @@ class Verified:
     start : int
         Number of the first change that is not in the newest whole snapshot.
     stop : int
-        Number after the last change.
+        Number after the last change that counts.
+    mark : Mark or None
+        The last place of a stream, after which none counts; None where it is none's, or that cannot be read.
     """
 
     reports: tuple[Report, ...]
     start: int
     stop: int
+    mark: Mark | None = None
 
     @property
     def wrong(self) -> tuple[Report, ...]:
@@ -226,7 +246,15 @@ def _survey(files: StateFiles) -> Survey:
         tuple(found),
         tuple(files.leftovers()),
         tuple(files.strangers()),
+        *_mark_found(files),
     )
+
+
+def _mark_found(files: StateFiles) -> tuple[Mark | None, str]:
+    try:
+        return last_mark(files), ""
+    except StateError as error:
+        return None, str(error)
 
 
 def _snapshot_found(sequence: int, path: Path) -> SnapshotFound:
@@ -276,9 +304,12 @@ def _verify(files: StateFiles, progress: Counter) -> Verified:
         if segment is not None:
             stop, identity = max(start, segment.stop), identity or identity_of(segment)
         progress(n_read := n_read + those[0].n_bytes)
+    mark, problem = _mark_found(files)
+    if problem and not any(each.is_wrong for each in reports):  # else it has been said
+        reports.append(Report("log", 0, problem, is_wrong=True))
     reports += [_leftover(path) for path in files.leftovers()]
     reports += [Report(path.name, path.lstat().st_size, "is no part of the state") for path in files.strangers()]
-    return Verified(tuple(reports), start, stop)
+    return Verified(tuple(reports), start, mark.sequence if mark else stop, mark)
 
 
 def _verified_snapshot(sequence: int, path: Path, identity: StateIdentity | None) -> tuple[Snapshot | None, Report]:

@@ -5,6 +5,8 @@ State in one file, to move it to another machine: a plain tar, written whole or 
 
     contents.json | the newest whole snapshot, if any | the segments of the log after it, as far as they count
 
+What a stream has not marked does not count.
+
 An import verifies every checksum before there is a directory, which then appears with everything in it.  Checksums find
 accidents; they do not tell who wrote a file.
 """
@@ -24,6 +26,8 @@ from typing import IO, Any, Final
 
 from fraudsdk.entity_state.log_format import HEADER_WORDS
 from fraudsdk.entity_state.log_reader import has_record, read_segment
+from fraudsdk.entity_state.marks import last_mark, unmarked
+from fraudsdk.entity_state.place import Mark, Place
 from fraudsdk.entity_state.snapshot import read_snapshot
 from fraudsdk.entity_state.state_directory import StateDirectory, StateFiles
 from fraudsdk.entity_state.survey import Verified, verify
@@ -51,9 +55,11 @@ class Moved:
     n_bytes : int
         Of all files.
     n_torn_bytes : int
-        Left out at the end of the log, for they are no whole change.
+        Left out at the end of the log, for they are no whole change, or of a stream come after its last place.
     problems : tuple of str
         Snapshots that could not be used, and why.
+    place : Place or None
+        How far in its stream it is; None where it is of none.
     """
 
     start: int
@@ -61,6 +67,7 @@ class Moved:
     n_bytes: int
     n_torn_bytes: int = 0
     problems: tuple[str, ...] = ()
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,7 @@ def import_state(exported: Path, into: Path, progress: Counter = lambda n_bytes:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _sync(into.absolute().parent)
-    return Moved(verified.start, verified.stop, n_bytes)
+    return Moved(verified.start, verified.stop, n_bytes, place=_place_at(verified.mark))
 
 
 # --- out --------------------------------------------------------------------------------------------------------------
@@ -145,11 +152,13 @@ def import_state(exported: Path, into: Path, progress: Counter = lambda n_bytes:
 def _parts_of(directory: StateDirectory) -> tuple[list[_Part], Moved]:
     """The files that a recovery would read, verified."""
     start, parts, problems = _newest_snapshot(directory)
-    stop, n_torn = start, 0
+    stop, n_torn, mark = start, 0, last_mark(directory)
     segments = directory.segments()
     for place, (first, path) in enumerate(segments):
         until = segments[place + 1][0] if place + 1 < len(segments) else None
-        if until is not None and until <= start:
+        if mark is not None:
+            until = mark.sequence if until is None else min(until, mark.sequence)
+        if until is not None and (until <= start or until <= first):
             continue
         if until is None and not has_record(path, first):
             n_torn = max(0, path.stat().st_size - 8 * HEADER_WORDS)
@@ -164,9 +173,24 @@ def _parts_of(directory: StateDirectory) -> tuple[list[_Part], Moved]:
         if segment.stop > start:
             parts.append(_Part(path, segment.words.nbytes))
             stop = segment.stop
+    if mark is not None:
+        n_torn = sum(path.stat().st_size - n_marked for path, n_marked in unmarked(directory, mark))
+        _require_all_until(mark, stop, directory, problems)
     if stop == 1:
         raise StateError(f"{directory.path} holds not one whole change of state; there is nothing to export")
-    return parts, Moved(start, stop, sum(part.n_bytes for part in parts), n_torn, tuple(problems))
+    return parts, Moved(start, stop, sum(part.n_bytes for part in parts), n_torn, tuple(problems), _place_at(mark))
+
+
+def _place_at(mark: Mark | None) -> Place | None:
+    return None if mark is None else mark.place
+
+
+def _require_all_until(mark: Mark, stop: int, directory: StateDirectory, problems: list[str]) -> None:
+    if stop != mark.sequence:
+        raise CorruptStateError(
+            f"{directory.path} lacks the changes {stop} to {mark.sequence - 1} of state, up to {mark.place.said}; put a copy of "
+            f"its files back{''.join(f'; {problem}' for problem in problems)}"
+        )
 
 
 def _newest_snapshot(directory: StateDirectory) -> tuple[int, list[_Part], list[str]]:

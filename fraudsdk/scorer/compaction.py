@@ -8,6 +8,7 @@ from pathlib import Path
 from fraudsdk.config import ScorerConfig
 from fraudsdk.encoding.encoder import Encoder
 from fraudsdk.entity_state.erasure import finish_erasures
+from fraudsdk.entity_state.marks import last_mark
 from fraudsdk.entity_state.snapshot import write_snapshot
 from fraudsdk.entity_state.state_directory import StateDirectory, StateIdentity
 from fraudsdk.errors import StateError
@@ -98,7 +99,7 @@ def recovered_from(directory: StateDirectory, config: ScorerConfig) -> Kept:
     )
     encoder = Encoder(engine.record_layout, key=config.hash_key, vocabulary=vocabulary, currency=features.currency)
     identity = identity_of(engine, vocabulary, config.hash_key)
-    found = recover(directory, identity, attached(engine, encoder), recorder)
+    found = recover(directory, identity, attached(engine, encoder), recorder, mark=last_mark(directory))
     return Kept(engine, encoder, recorder, identity, found)
 
 

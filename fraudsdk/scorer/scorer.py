@@ -44,6 +44,7 @@ from fraudsdk.errors import (
     FraudSDKError,
     InvalidTransactionError,
     SchemaMismatchError,
+    StateError,
     StateUnavailableError,
 )
 from fraudsdk.features.context import ERASED_UNTIL_US
@@ -64,7 +65,7 @@ from fraudsdk.scorer.judge import Judge
 from fraudsdk.scorer.latency import StageLatency
 from fraudsdk.scorer.parts import elsewhere_of, feature_set_of, kept_state_of, policy_of, vocabulary_of
 from fraudsdk.scorer.recovery import Recovered
-from fraudsdk.scorer.sent import Sent, SentRows, id_of, is_readable_by_column
+from fraudsdk.scorer.sent import RowsSent, Sent, SentRows, id_of, is_readable_by_column
 from fraudsdk.scorer.streamed_state import StreamedState
 from fraudsdk.sinks.port import DecisionSink
 from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock, Deadline
@@ -103,7 +104,7 @@ class _Batch:
     """A batch on its way: what was sent, who judges it, and what has been decided so far."""
 
     def __init__(
-        self, judge: Judge, encoded: EncodedTransactions, sent: SentRows, record: bool, n_features: int
+        self, judge: Judge, encoded: EncodedTransactions, sent: RowsSent, record: bool, n_features: int
     ) -> None:
         self.judge = judge
         self.encoded = encoded
@@ -144,6 +145,8 @@ class Scorer:
         Told of every decision.  Its `write` is called on the scoring thread: wrap a slow one in `BackgroundSink`.
     shared : SharedStore, StreamedState or None
         Where what is remembered is shared with other processes, or kept as a stream goes on.
+    origin : bytes or None
+        The stream whose messages are scored, and whose place is kept with the state: see `StreamedLog`, which says it.
     clock : Clock
         Wall clock for the skew check, monotonic for deadlines.
 
@@ -167,6 +170,7 @@ class Scorer:
         explainer: Explainer | None = None,
         sink: DecisionSink | None = None,
         shared: SharedStore | StreamedState | None = None,
+        origin: bytes | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._engine = FeatureEngine(
@@ -200,7 +204,7 @@ class Scorer:
         self._recorder = DecisionRecorder()
         self._tombstones = Tombstones(self._encoder, self._engine.memory)
         self._lock = threading.Lock()
-        self._state = kept_state_of(config, self._encoder, self._engine, self._recorder, self._lock)
+        self._state = kept_state_of(config, self._encoder, self._engine, self._recorder, self._lock, origin)
         self._log = kernels.NO_LOG if self._state is None else self._state.words
         self._shared: Elsewhere | None = elsewhere_of(config, shared, self._encoder, self._engine, self._lock, clock)
         self._changed = self._engine.memory.changed
@@ -226,6 +230,7 @@ class Scorer:
         sink: DecisionSink | None = None,
         explainer: Explainer | None = None,
         shared: SharedStore | StreamedState | None = None,
+        origin: bytes | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> Self:
         """
@@ -254,6 +259,7 @@ class Scorer:
             explainer=explainer,
             sink=sink,
             shared=shared,
+            origin=origin,
             clock=clock,
         )
         try:
@@ -369,8 +375,13 @@ class Scorer:
         ------
         InvalidTransactionError
             Names the row.  Nothing of the batch was remembered.
+        StateUnavailableError
+            Of a stream, the log has no room for all of it.  Nothing of the batch was remembered: score it again later.
         """
         encoded, sent = self._encoded(table, sent_us)
+        if record and self._state is not None:
+            with self._lock:
+                self._state.require_room_for_batch(len(encoded))
         batch = _Batch(self._judge, encoded, sent, record, self._engine.n_features)
         done = 0
         while done < len(encoded):
@@ -465,6 +476,22 @@ class Scorer:
             if because := self._settled():
                 raise StateUnavailableError(f"what was said may be lost: {because}; say it again, it counts once")
         return remembered
+
+    def mark(self, place: int) -> None:
+        """
+        Keep the place of the stream up to which everything is remembered; see `StreamedLog.commit`.
+
+        Raises
+        ------
+        StateUnavailableError
+            It cannot be kept now: mark it again.
+        StateError
+            No place is kept here, the last one lies beyond it, or some of what was scored is not remembered.
+        """
+        if self._state is None:
+            raise StateError("no state is kept, and so no place in a stream either; open a StreamedLog")
+        with self._lock:
+            self._state.mark(place)
 
     def erase(self, **identifiers: str | Sequence[str]) -> Erased:
         """
@@ -740,9 +767,13 @@ class Scorer:
         except Exception as error:  # not the caller's fault: a decision is due whatever broke
             return self._fallback(judge, sent, row, f"{stage}: {_described(error)}")
 
-    def _encoded(self, table: Any, sent_us: npt.NDArray[np.int64] | None) -> tuple[EncodedTransactions, SentRows]:
+    def _encoded(self, table: Any, sent_us: npt.NDArray[np.int64] | None) -> tuple[EncodedTransactions, RowsSent]:
         """A table as rows of the border, and as it was sent."""
-        if hasattr(table, "column_names") and self._is_read_by_column(table):
+        encoded: EncodedTransactions
+        sent: RowsSent
+        if hasattr(table, "encoded_by"):  # it has a form of its own, and reads that faster than its mappings
+            encoded, sent = table.encoded_by(self._encoder), table
+        elif hasattr(table, "column_names") and self._is_read_by_column(table):
             encoded, sent = self._encoder.encode_table(table), SentRows(table)
         else:
             rows = list(rows_of(table))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fraudsdk.encoding.tables import rows_of
 
@@ -43,6 +43,18 @@ def id_of(sent: Any) -> str:
 def is_readable_by_column(schema: Any) -> bool:
     """Whether each value of Arrow tables of a schema means as a Python object what it means in its column."""
     return not any(str(field.type).startswith(_ONLY_IN_COLUMNS) for field in schema)
+
+
+class RowsSent(Protocol):
+    """
+    Rows as they were sent, one by one.
+
+    A table that also has ``encoded_by(encoder) -> EncodedTransactions`` is encoded by that: the same bits as of its rows, or
+    `InvalidTransactionError` that names the first wrong one.
+    """
+
+    def row(self, row: int) -> Any:
+        """A mapping or `Transaction`; they are asked for in order, and few of them."""
 
 
 class SentRows:

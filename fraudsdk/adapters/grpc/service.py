@@ -1,7 +1,8 @@
 """
 The scoring service: a thin conversion around one `Scorer`.
 
-    message -> mapping -> Scorer -> Decision -> message
+    message -> mapping -> Scorer -> Decision -> message       one transaction
+    bytes   -> rows    -> Scorer -> Decisions -> bytes        many
 
 It decides nothing itself, keeps nothing between calls, and says no to what it is not built for: messages of more transactions
 than it was told to take, and work for callers who are gone.
@@ -15,14 +16,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import grpc
+from google.protobuf import message_factory
+from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 import fraudsdk
-from fraudsdk.adapters.grpc._generated import scoring_service_pb2_grpc as service
 from fraudsdk.adapters.grpc.errors import refusal_of, status_of
 from fraudsdk.adapters.protobuf import decision_message, mapping_of
 from fraudsdk.adapters.protobuf._generated import scoring_service_pb2 as pb
 from fraudsdk.adapters.protobuf.explanations import explanation_message
+from fraudsdk.adapters.protobuf.wire import WireTransactions, warm_up_wire
 from fraudsdk.domain.schema import FeatureSchema
 from fraudsdk.errors import DeadlineExceededError, FraudSDKError, InvalidTransactionError, ModelError
 from fraudsdk.features.spec import FeatureSet
@@ -30,14 +33,13 @@ from fraudsdk.model.artefact import CompiledModel
 from fraudsdk.scorer import Scorer
 from fraudsdk.telemetry.clock import US_PER_S, Deadline
 
-SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["ScoringService"].full_name
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["ScoringService"]
+SERVICE_NAME: Final = _SERVICE.full_name
 DEFAULT_MAX_TRANSACTIONS: Final = 10_000
 # Of a caller's deadline, what the answer needs on its way back: half of what is left, at most this.
 _WAY_BACK_US: Final = 500
 # What is left of a call without a deadline: gRPC says some three hundred years.
 _NO_DEADLINE_S: Final = 365 * 86_400
-# Transactions that are read, or answers that are written, before it is seen whether anybody waits for them.
-_AT_ONCE: Final = 1_000
 _FEATURES_FILE: Final = "features.toml"
 
 _log = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ def _answered(where: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return answered
 
 
-class ScoringService(service.ScoringServiceServicer):
+class ScoringService:
     """
     The service of ``proto/fraudsdk/v1/scoring_service.proto`` around one scorer.
 
@@ -90,29 +92,31 @@ class ScoringService(service.ScoringServiceServicer):
     def __init__(self, scorer: Scorer, *, max_transactions: int = DEFAULT_MAX_TRANSACTIONS) -> None:
         self._scorer = scorer
         self._max_transactions = max_transactions
+        warm_up_wire()
 
     def add_to(self, server: grpc.Server) -> None:
         """Have a server answer by this service."""
-        service.add_ScoringServiceServicer_to_server(self, server)
+        handlers = {method.name: self._handler_of(method) for method in _SERVICE.methods}
+        # Both, as generated code does: calls of a method that is registered wait in a queue of their own, by its name.
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
+        server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
     @_answered("transaction")
     def Score(self, request: pb.ScoreRequest, context: grpc.ServicerContext) -> pb.ScoreResponse:
         """Decide on one transaction; the caller's deadline picks the rung."""
         decision = self._scorer.score(
-            mapping_of(request.transaction), record=_records(request), deadline=_deadline_of(context)
+            mapping_of(request.transaction),
+            record=not request.HasField("record") or request.record,
+            deadline=_deadline_of(context),
         )
         return pb.ScoreResponse(decision=decision_message(decision))
 
     @_answered("transactions")
-    def ScoreBatch(self, request: pb.ScoreBatchRequest, context: grpc.ServicerContext) -> pb.ScoreBatchResponse:
+    def ScoreBatch(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         """Decide on many transactions, or on none of them."""
-        response = pb.ScoreBatchResponse()
-        self._decide(request, response, context)
-        return response
+        return self._decide(request, context)
 
-    def ScoreStream(
-        self, request_iterator: Iterator[pb.ScoreStreamRequest], context: grpc.ServicerContext
-    ) -> Iterator[pb.ScoreStreamResponse]:
+    def ScoreStream(self, request_iterator: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Answer message for message; the next is read once the answer to the one before was taken."""
         for request in request_iterator:
             yield self._answer(request, context)
@@ -163,42 +167,36 @@ class ScoringService(service.ScoringServiceServicer):
         return pb.ListFeaturesResponse(features=features, schema_fingerprint=schema.fingerprint)
 
     @_answered("transactions")
-    def _answer(self, request: pb.ScoreStreamRequest, context: grpc.ServicerContext) -> pb.ScoreStreamResponse:
+    def _answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer one message of a stream, which what is wrong with it does not end."""
-        response = pb.ScoreStreamResponse()
         try:
-            self._decide(request, response, context)
+            return self._decide(request, context)
         except InvalidTransactionError as error:
-            response.refusal.CopyFrom(refusal_of(error))
-        return response
+            return pb.ScoreStreamResponse(refusal=refusal_of(error)).SerializeToString()
 
-    def _decide(
-        self,
-        request: pb.ScoreBatchRequest | pb.ScoreStreamRequest,
-        response: pb.ScoreBatchResponse | pb.ScoreStreamResponse,
-        context: grpc.ServicerContext,
-    ) -> None:
-        transactions = request.transactions
-        if len(transactions) > self._max_transactions:
-            raise InvalidTransactionError(
-                "transactions",
-                f"must be at most {self._max_transactions}, were {len(transactions)}",
-                "send them in several messages",
-            )
-        mappings = []
-        for row, transaction in enumerate(transactions):
-            if row % _AT_ONCE == 0:
-                _require_caller(context)
-            mappings.append(mapping_of(transaction))
-        decisions = self._scorer.score_batch(mappings, record=_records(request))
-        for row, decision in enumerate(decisions):
-            if row % _AT_ONCE == 0:
-                _require_caller(context)
-            response.decisions.append(decision_message(decision))
+    def _decide(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        """From a message of many transactions to one of their decisions, which both calls spell alike."""
+        if not context.is_active():
+            raise _CallerGone
+        sent = WireTransactions(request, self._max_transactions)
+        return sent.answer(self._scorer.score_batch(sent, record=sent.record))
+
+    def _handler_of(self, method: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        behaviour = getattr(self, method.name)
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(behaviour)
+        if (
+            method.name == "ScoreBatch"
+        ):  # reads and writes bytes, as the stream does: 2 us a transaction, where messages take 9
+            return grpc.unary_unary_rpc_method_handler(behaviour)
+        request = message_factory.GetMessageClass(method.input_type)
+        return grpc.unary_unary_rpc_method_handler(
+            behaviour, request_deserializer=request.FromString, response_serializer=_serialised
+        )
 
 
-def _records(request: pb.ScoreRequest | pb.ScoreBatchRequest | pb.ScoreStreamRequest) -> bool:
-    return request.record if request.HasField("record") else True
+def _serialised(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 def _deadline_of(context: Any) -> Deadline | None:
@@ -210,11 +208,6 @@ def _deadline_of(context: Any) -> Deadline | None:
     if remaining_us <= 0:
         raise _CallerGone
     return Deadline.after_us(remaining_us - min(remaining_us // 2, _WAY_BACK_US))
-
-
-def _require_caller(context: grpc.ServicerContext) -> None:
-    if not context.is_active():
-        raise _CallerGone
 
 
 @functools.lru_cache(maxsize=4)

@@ -35,7 +35,7 @@ _BASE64_DEPTH: Final = 2
 _GAP: Final = re.compile(rb"[^0-9A-Za-z]{0,%d}" % _GAP_BYTES)
 # Whatever the digits mean where they are part of an escape: ``4111%11…`` is a card number to whoever sees it.
 _PLAIN_RUN: Final = re.compile(rb"[0-9](?:[^0-9A-Za-z]{0,%d}[0-9]){%d,}" % (_GAP_BYTES, SHORTEST_RUN - 1))
-_DIGIT: Final = re.compile(rb"[0-9]")
+_DIGITS: Final = re.compile(rb"[0-9]+")
 _ESCAPE: Final = re.compile(
     rb"\\{1,8}u([0-9A-Fa-f]{4})(?:\\{1,8}u([Dd][C-Fc-f][0-9A-Fa-f]{2}))?"  # JSON, or JSON as text in JSON
     rb"|\\{1,8}x([0-9A-Fa-f]{2})|%([0-9A-Fa-f]{2})|&#([0-9]{1,7});|&#[xX]([0-9A-Fa-f]{1,6});"
@@ -69,41 +69,48 @@ def struck_out(octets: bytes) -> bytes:
 
 def has_run(octets: bytes) -> bool:
     """Whether a run of digits is in there."""
-    return _PLAIN_RUN.search(octets) is not None or any(len(run) >= SHORTEST_RUN for run in _runs(octets))
+    return _PLAIN_RUN.search(octets) is not None or next(_runs(octets), None) is not None
 
 
 def _without_runs(octets: bytes) -> bytes:
-    found = [place for run in _runs(octets) if len(run) >= SHORTEST_RUN for place in run]
-    found += [match.span() for run in _PLAIN_RUN.finditer(octets) for match in _DIGIT.finditer(octets, *run.span())]
+    found = [place for run in _runs(octets) for place in run]
+    found += [match.span() for run in _PLAIN_RUN.finditer(octets) for match in _DIGITS.finditer(octets, *run.span())]
     return _strike(octets, found)
 
 
 def _runs(octets: bytes) -> Iterator[list[tuple[int, int]]]:
-    """Where the digits of each run begin and end."""
+    """Where the digits of each run are."""
     run: list[tuple[int, int]] = []
-    gap_begins = 0
-    for begin, end, is_digit in _pieces(octets):
+    n_digits = gap_begins = 0
+    for begin, end, n in _pieces(octets):
         if not _GAP.fullmatch(octets, gap_begins, begin) or (run and begin - run[-1][1] > _GAP_BYTES):
-            yield run
-            run = []
+            if n_digits >= SHORTEST_RUN:
+                yield run
+            run, n_digits = [], 0
         gap_begins = end
-        if is_digit:
+        if n:
             run.append((begin, end))
-    yield run
+            n_digits += n
+    if n_digits >= SHORTEST_RUN:
+        yield run
 
 
-def _pieces(octets: bytes) -> Iterator[tuple[int, int, bool]]:
-    """Digits, and escapes of what is neither digit nor letter: all that may stand in a run and has letters or digits in it."""
+def _pieces(octets: bytes) -> Iterator[tuple[int, int, int]]:
+    """
+    What may stand in a run and has letters or digits in it: where it is, and how many digits it means.
+
+    None is meant by an escape of what is neither digit nor letter.
+    """
     for match in _PIECE.finditer(octets):
         begin, end = match.span()
-        if end - begin == 1 or match.lastgroup == "digit":
-            yield begin, end, True
+        if match.lastgroup is not None:
+            yield begin, end, end - begin if match.lastgroup == "ascii" else 1
             continue
         meant = _meaning(match[0])
         if meant.isdecimal():
-            yield begin, end, True
+            yield begin, end, 1
         elif not (meant.isascii() and meant.isalpha()):  # past ASCII it may be one byte of a blank
-            yield begin, end, False
+            yield begin, end, 0
 
 
 def _meaning(escape: bytes) -> str:
@@ -186,4 +193,4 @@ def _digits_in_utf8() -> bytes:
     )
 
 
-_PIECE: Final = re.compile(_ESCAPE.pattern + rb"|(?P<digit>[0-9]|" + _digits_in_utf8() + rb")")
+_PIECE: Final = re.compile(_ESCAPE.pattern + rb"|(?P<ascii>[0-9]+)|(?P<other>" + _digits_in_utf8() + rb")")

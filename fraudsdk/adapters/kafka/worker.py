@@ -198,14 +198,26 @@ class KafkaWorker:
         is_polling = time.monotonic() - self._polled_at_s < 10 * _ASK_S
         return is_polling and all(each.is_claimed for each in list(self._partitions.values()))
 
+    def places(self) -> dict[int, tuple[int, int]]:
+        """By partition: how many messages state is of, and how many come after them."""
+        places = {}
+        for partition in list(self._partitions.values()):
+            if partition.is_claimed:
+                _, high = self._consumer.get_watermark_offsets(self._at(partition.number), cached=True)
+                places[partition.number] = (partition.committed, max(0, high - partition.committed))
+        return places
+
     def lag(self) -> dict[int, int]:
         """Messages after the last one that was committed, by partition."""
-        lags = {}
+        return {number: lag for number, (_, lag) in self.places().items()}
+
+    def state_counters(self) -> Counter[str]:
+        """What happened to the state of all partitions here, by name."""
+        counts: Counter[str] = Counter()
         for partition in list(self._partitions.values()):
-            _, high = self._consumer.get_watermark_offsets(self._at(partition.number), cached=True)
-            if partition.is_claimed and high >= 0:
-                lags[partition.number] = max(0, high - partition.committed)
-        return lags
+            if partition.is_claimed:
+                counts.update(partition.state.counters())
+        return counts
 
     def run(self) -> None:
         """

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fraudsdk.cli.brokers import add_login, connection_of
 from fraudsdk.cli.options import new_parser, say, writable_file
 from fraudsdk.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
-    from fraudsdk.adapters.kafka.connection import KafkaConnection
     from fraudsdk.simulation import SimulationSpec
 
-PASSWORD_VARIABLE: Final = "FRAUDSDK_KAFKA_PASSWORD"
 MAX_RATE: Final = 1_000_000
 _TOPIC: Final = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,249}")
 ENDINGS: Final = (".parquet", ".csv", ".ndjson", ".jsonl")
@@ -64,13 +62,7 @@ def _add_kafka(parser: argparse.ArgumentParser) -> None:
     kafka.add_argument(
         "--rate", metavar="N", type=float, help="transactions per second (default: as many as brokers take)"
     )
-    kafka.add_argument(
-        "--kafka-user", metavar="NAME", default="", help=f"SASL/SCRAM; the password is in {PASSWORD_VARIABLE}"
-    )
-    kafka.add_argument("--kafka-tls", action="store_true", help="encrypt, and check the broker's certificate")
-    kafka.add_argument(
-        "--kafka-ca-file", metavar="FILE", help="PEM of the authorities to trust (default: the system's)"
-    )
+    add_login(kafka)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -119,7 +111,7 @@ def _send(args: argparse.Namespace, spec: SimulationSpec) -> None:
     from fraudsdk.encoding.mapping import ColumnMapping
 
     # Before the work of simulating: whoever mistyped a broker wants to know now.
-    producer = MessageProducer(_connection(args))
+    producer = MessageProducer(connection_of(args, args.to_kafka, "fraudsdk-simulate"))
     producer.check(*topics)
     columns, elapsed_s = _simulated(spec)
     _describe(args.to_kafka, spec, columns, elapsed_s)
@@ -150,22 +142,6 @@ def _describe(where: object, spec: SimulationSpec, columns: Any, elapsed_s: floa
         f"{where}: {n:,} transactions of {spec.users:,} users over {spec.days} days from {spec.start}, {n_frauds:,} frauds"
     )
     say(f"simulated in {elapsed_s:.1f} s, {n / elapsed_s:,.0f} transactions/s; column fraud_pattern is the answer")
-
-
-def _connection(args: argparse.Namespace) -> KafkaConnection:
-    from fraudsdk.adapters.kafka.connection import KafkaConnection
-
-    password = os.environ.get(PASSWORD_VARIABLE, "") if args.kafka_user else ""
-    if args.kafka_user and not password:
-        raise ConfigurationError(f"--kafka-user needs a password; put it into the environment as {PASSWORD_VARIABLE}")
-    return KafkaConnection(
-        args.to_kafka,
-        client_id="fraudsdk-simulate",
-        user=args.kafka_user,
-        password=password,
-        tls=args.kafka_tls,
-        ca_file=args.kafka_ca_file,
-    )
 
 
 def _check_rate(rate: float | None) -> None:

@@ -205,6 +205,12 @@ def info_document(directory: Path, found: Survey, now_s: float) -> dict[str, Any
             for each in found.segments
         ],
         "tombstones": newest.head.n_tombstones if newest and newest.head else 0,
+        "place": found.mark
+        and {
+            "next": found.mark.place.next if found.mark.place.is_marked else None,
+            "origin": found.mark.place.origin.decode("utf-8", "backslashreplace"),
+            "changes_after": found.n_unmarked,
+        },
         "leftovers": [path.name for path in found.leftovers],
         "strangers": [path.name for path in found.strangers],
         "recovery": {
@@ -237,11 +243,17 @@ def _summary_lines(found: Survey) -> Iterator[str]:
         yield (
             f"bounds      {newest.head.max_entities:,} entities, {newest.head.journal_capacity:,} transactions in the journal"
         )
+    if found.mark is not None:
+        yield f"place       {found.mark.place.said}"
+    if found.mark_problem:
+        yield f"place       cannot be read: {found.mark_problem}"
     begins = "no snapshot" if newest is None else newest.path.name
     yield (
         f"recovery    reads {begins} and applies {found.n_to_replay:,} changes of the log, "
         f"{size(_bytes_to_read(found))} in all"
     )
+    if found.n_unmarked:
+        yield f"            {found.n_unmarked:,} changes after the place do not count: they were never marked, or are not yet"
     torn = found.segments[-1].n_torn_bytes if found.segments else 0
     if torn:
         yield f"            {torn:,} bytes at the end of the log are no whole change, or are being written"
@@ -311,6 +323,8 @@ def _verify(args: argparse.Namespace) -> int:
         more = f" ({len(others)} more above)" if others else ""
         note(f"fraudsdk state: {args.directory}: {first.name} {first.found}{more}")
         return FOUND_WRONG
+    if verified.mark is not None:
+        say(f"{args.directory}: what counts ends at {verified.mark.place.said}")
     say(
         f"{args.directory}: nothing is wrong; a recovery would apply {verified.stop - verified.start:,} changes to "
         f"{'an empty memory' if verified.start == 1 else f'the snapshot of those before {verified.start:,}'}"
@@ -457,7 +471,9 @@ def _export(args: argparse.Namespace) -> None:
         moved = export_state(directory, out, progress)
     for problem in moved.problems:
         note(problem)
-    if moved.n_torn_bytes:
+    if moved.n_torn_bytes and moved.place is not None:
+        note(f"{moved.n_torn_bytes:,} bytes that came after {moved.place.said} were left out: the stream has them")
+    elif moved.n_torn_bytes:
         note(f"{moved.n_torn_bytes:,} bytes at the end of the log are no whole change and were left out")
     say(f"{out}: {_what_moved(moved)}")
 
@@ -473,7 +489,8 @@ def _import(args: argparse.Namespace) -> None:
 def _what_moved(moved: Moved) -> str:
     n = moved.stop - moved.start
     begins = "" if moved.start == 1 else f"a snapshot of the changes before {moved.start:,}, and "
-    return f"{begins}{n:,} changes of the log, {size(moved.n_bytes)}"
+    until = "" if moved.place is None else f", up to {moved.place.said}"
+    return f"{begins}{n:,} changes of the log{until}, {size(moved.n_bytes)}"
 
 
 @contextmanager

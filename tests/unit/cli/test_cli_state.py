@@ -23,14 +23,16 @@ from keeps_state import HASH_KEY, go_on, plan
 from fraudsdk import Scorer, ScorerConfig
 from fraudsdk.cli import main
 from fraudsdk.cli.commands import state
+from fraudsdk.entity_state import log_kernels
 from fraudsdk.entity_state import survey as survey_module
 from fraudsdk.entity_state.layout import META_BUMP, META_JOURNAL_NEXT
-from fraudsdk.entity_state.log_format import HEADER_WORDS, RECORD_KIND, VERDICT
+from fraudsdk.entity_state.log_format import HEADER_WORDS, PLACE, RECORD_KIND, RECORD_WORDS, VERDICT
 from fraudsdk.entity_state.state_directory import StateDirectory, StateFiles
 from fraudsdk.entity_state.survey import survey, verify
 from fraudsdk.entity_state.transfer import import_state
 from fraudsdk.errors import FraudSDKError, StateUnavailableError
 from fraudsdk.scorer import kept_state
+from fraudsdk.scorer.streamed_log import StreamedLog
 
 N = 200
 N_RUNS = 4
@@ -876,3 +878,70 @@ def test_every_action_has_help_with_an_example_that_is_understood(action, capsys
 def test_debug_is_heard_behind_an_action(tmp_path, capsys):
     assert 2 == main(["state", "info", str(tmp_path), "--debug"])
     assert "Traceback" in capsys.readouterr().err
+
+
+# --- of a stream ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def streamed(artefact, transactions, tmp_path):
+    """The state of a stream at place 120, and eighty transactions that were scored and not committed."""
+    directory = tmp_path / "streamed"
+    with StreamedLog.open(config_of(artefact, directory), b"transactions Xx0 3") as log:
+        log.scorer.score_batch(transactions[:120])
+        log.commit(120)
+        log.scorer.score_batch(transactions[120:])
+    return directory
+
+
+def test_info_says_the_place_of_a_stream_and_what_is_after_it(streamed, said):
+    document = json.loads(said("info", streamed, "--json"))
+
+    assert {"next": 120, "origin": "transactions Xx0 3"}.items() <= document["place"].items()
+    assert 80 <= document["place"]["changes_after"]
+    assert document["segments"][0]["changes"] == document["recovery"]["changes"] + document["place"]["changes_after"]
+    for_people = said("info", streamed)
+    assert "place       place 120 of 'transactions Xx0 3'\n" in for_people
+    assert f"{document['place']['changes_after']} changes after the place do not count" in for_people
+
+
+def test_info_of_a_host_says_no_place(kept, said):
+    assert json.loads(said("info", kept, "--json"))["place"] is None
+    assert "place " not in said("info", kept)
+
+
+def test_verification_says_where_what_counts_of_a_stream_ends(streamed, said):
+    assert "what counts ends at place 120 of 'transactions Xx0 3'\n" in said("verify", streamed)
+
+
+def test_a_place_that_is_none_is_wrong(streamed, complaint):
+    path = streamed / SEGMENT
+    words = np.fromfile(path, "<i8").astype(np.int64)
+    at, _ = log_kernels.last_of_kind(words, HEADER_WORDS, PLACE)
+    record = words[at : at + int(words[at] & 0xFFFFFFFF)]
+    record[0], record[RECORD_WORDS] = len(record), -7
+    log_kernels.seal(record)
+    words.astype("<i8").tofile(path)
+
+    assert "has a place in a stream that is none" in complaint("verify", streamed, code=1)
+    assert "place       cannot be read: " in "\n".join(state._summary_lines(survey(StateFiles(streamed))))
+
+
+def test_an_export_ends_at_the_place_and_says_what_it_left_out(streamed, artefact, tmp_path, capsys):
+    assert 0 == main(["state", "export", str(streamed), "--out", str(tmp_path / "state.tar")])
+    out = capsys.readouterr()
+    assert "bytes that came after place 120 of 'transactions Xx0 3' were left out: the stream has them" in out.err
+    assert "up to place 120 of 'transactions Xx0 3'" in out.out
+
+    imported = import_state(tmp_path / "state.tar", tmp_path / "imported")
+    assert 120 == imported.place.next
+    with StreamedLog.open(config_of(artefact, tmp_path / "imported"), b"transactions Xx0 3") as log:
+        assert 120 == log.place
+        assert 0 == log.scorer.recovered.n_torn_bytes
+
+
+def test_compaction_of_a_stream_keeps_its_place(streamed, artefact, key_file, said):
+    said("compact", streamed, "--model", artefact, "--hash-key-file", key_file)
+    document = json.loads(said("info", streamed, "--json"))
+    assert {"next": 120, "origin": "transactions Xx0 3", "changes_after": 0} == document["place"]
+    assert 0 == document["recovery"]["changes"]
