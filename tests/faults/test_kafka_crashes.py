@@ -151,7 +151,8 @@ class Trial:
         try:
             self.broker.create_topic(name, N_PARTITIONS[name])
         except KafkaException as error:
-            assert error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR, error
+            if error.args[0].code() != KafkaError.INVALID_REPLICATION_FACTOR:
+                raise
             return False
         return True
 
