@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from fraudsdk._jit import Kernel
 
-# Leaves bring vendors and no kernels; the compiler of kernels and what it inlines of LLVM bring Numba.
+# Leaves bring vendors; the compiler of kernels and what it inlines of LLVM bring Numba.
 _WITHOUT_KERNELS: Final = ("adapters", "cli", "compiler", "simulation", "testing", "training", "_codegen", "_vectors")
 
 
@@ -25,4 +25,5 @@ def all_kernels() -> list[Kernel]:
         if module.ispkg:
             for part in pkgutil.iter_modules(imported.__path__):
                 importlib.import_module(f"fraudsdk.{module.name}.{part.name}")
+    importlib.import_module("fraudsdk.adapters.protobuf.wire_kernels")  # the one leaf that has some
     return _jit.kernels()

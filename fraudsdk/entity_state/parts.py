@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -20,7 +21,7 @@ from fraudsdk.entity_state.layout import META_BUMP
 from fraudsdk.entity_state.log_format import bytes_of
 from fraudsdk.entity_state.memory import EntityMemory
 
-_FIRST_WORDS: Final = 1 << 14
+_FIRST_WORDS: Final = 1 << 17
 # What is read, our own events with what was stored of them, and a part that is being joined.
 _HEADS_AT_ONCE: Final = 3
 
@@ -74,11 +75,9 @@ class PartCodec:
             if done == first:
                 self._out = np.empty(2 * len(self._out), np.int64)
                 continue
-            begins = [0, *ends[first : done - 1].tolist()]
-            octets = bytes_of(self._out)
-            parts += [
-                bytes(octets[8 * begin : 8 * end]) for begin, end in zip(begins, ends[first:done].tolist(), strict=True)
-            ]
+            edges = [0, *(8 * ends[first:done]).tolist()]
+            octets = bytes(bytes_of(self._out[: ends[done - 1]]))  # slices of bytes take half as long as those of a view
+            parts += [octets[begin:end] for begin, end in pairwise(edges)]
         return parts
 
     def take_up(

@@ -352,10 +352,10 @@ class KeptState:
 
     def _recover(self) -> Recovered:
         try:
-            for left_over in self._directory.path.glob("*.tmp"):  # of a snapshot that a crash cut short
-                left_over.unlink()
             mark = last_mark(self._directory)
             self._require_same_owner(mark)
+            for left_over in self._directory.path.glob("*.tmp"):  # of a snapshot that a crash cut short
+                left_over.unlink()
             return recover(self._directory, self._identity, self._engine, self._recorder, mark=mark)
         except OSError as error:
             raise StateError(

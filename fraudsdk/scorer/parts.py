@@ -15,6 +15,7 @@ from fraudsdk.config import Durability, ScorerConfig
 from fraudsdk.encoding.encoder import Encoder
 from fraudsdk.encoding.vocabulary import Vocabulary
 from fraudsdk.entity_state.parts import PartCodec
+from fraudsdk.entity_state.place import require_origin
 from fraudsdk.entity_state.state_directory import StateIdentity
 from fraudsdk.entity_state.store import SharedStore
 from fraudsdk.errors import ConfigurationError, ModelError
@@ -68,6 +69,10 @@ def kept_state_of(
 ) -> KeptState | None:
     """The state in the directory of a configuration, given to engine and recorder; None without a directory."""
     if config.state_dir is None:
+        if origin is not None:
+            raise ConfigurationError(
+                "the place in a stream is kept with the state, and there is no state_dir; name one"
+            )
         return None
     assert config.hash_key is not None  # ScorerConfig saw to it
     return KeptState(
@@ -78,7 +83,7 @@ def kept_state_of(
         lambda: another(engine, encoder),
         lock=lock,
         durability=Durability(config.durability),
-        origin=origin,
+        origin=None if origin is None else require_origin(origin),
     )
 
 

@@ -124,7 +124,7 @@ def recover(
         What is there was kept for something else, by a later version, or does not fit the bounds.
     """
     found = Recovered(place=mark.place if mark else None)
-    _restore_newest_snapshot(directory, identity, engine, recorder, found)
+    damaged = _restore_newest_snapshot(directory, identity, engine, recorder, found)
     segments = [each for each in directory.segments() if until is None or each[0] < until]
     if until is None and segments and not has_record(segments[-1][1], segments[-1][0]):
         _, path = segments.pop()
@@ -155,6 +155,8 @@ def recover(
         _require_all_until(mark, directory, found)
         if until is None:
             _cut_after(mark, directory, found)
+    for path in damaged:  # not before all went well: who tries again must find what is here now
+        _rename_damaged(path, found)
     _drop_decided(engine, found)
     return found
 
@@ -201,12 +203,15 @@ def _restore_newest_snapshot(
     engine: FeatureEngine,
     recorder: DecisionRecorder,
     found: Recovered,
-) -> None:
+) -> list[Path]:
+    """Give engine and recorder what it holds, if there is one; those that were damaged, and are newer."""
+    damaged: list[Path] = []
     for _, path in reversed(directory.snapshots()):
         try:
             snapshot, sections = read_snapshot(path)
         except CorruptStateError as error:
-            _pass_over(path, error, found)
+            damaged.append(path)
+            found.problems.append(str(error))
             continue
         require_identity(path, snapshot.identity, identity, of_log=True)
         try:
@@ -218,13 +223,15 @@ def _restore_newest_snapshot(
         try:
             words = restore(engine.memory, snapshot, sections)
         except CorruptStateError as error:
-            _pass_over(path, error, found)
+            damaged.append(path)
+            found.problems.append(str(error))
             continue
         _learn(words, path, recorder)
         engine.adopt_memory()
         found.sequence = found.sequence_of_snapshot = snapshot.sequence
         found.snapshot = path
-        return
+        break
+    return damaged
 
 
 def _require_same_owner(path: Path, kept: Place | None, found: Recovered) -> None:
@@ -239,9 +246,10 @@ def _owner(place: Place | None) -> str:
     return f"the stream {place.stream}" if place else "a host"
 
 
-def _pass_over(path: Path, error: CorruptStateError, found: Recovered) -> None:
-    path.replace(path.with_suffix(".damaged"))  # so that it does not count among those that are kept
-    found.problems.append(f"{error}; it is {path.with_suffix('.damaged').name} now")
+def _rename_damaged(path: Path, found: Recovered) -> None:
+    """So that it does not count among those that are kept."""
+    named = path.replace(path.with_suffix(".damaged"))
+    found.problems.append(f"{path.name} is {named.name} now")
 
 
 def _learn(words: DecisionWords, path: Path, recorder: DecisionRecorder) -> None:

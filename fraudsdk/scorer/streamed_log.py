@@ -16,8 +16,6 @@ from types import TracebackType
 from typing import Self
 
 from fraudsdk.config import ScorerConfig
-from fraudsdk.entity_state.place import require_origin
-from fraudsdk.errors import ConfigurationError
 from fraudsdk.scorer.scorer import Scorer
 from fraudsdk.sinks.port import DecisionSink
 from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock
@@ -84,11 +82,7 @@ class StreamedLog:
         StateError
             The directory is another stream's, or that of a scorer without one; or what is there cannot be recovered.
         """
-        if config.state_dir is None:
-            raise ConfigurationError(
-                "the place in a stream is kept with the state, and there is no state_dir; name one"
-            )
-        return cls(Scorer.open(config, sink=sink, clock=clock, origin=require_origin(origin)))
+        return cls(Scorer.open(config, sink=sink, clock=clock, origin=origin))
 
     @property
     def scorer(self) -> Scorer:

@@ -152,6 +152,14 @@ class _Messages:
 class JsonMessages(_Messages):
     """One JSON object (RFC 8259) in a message: no byte order mark, no name twice, no NaN, nothing behind it."""
 
+    def decode_all(self, values: Sequence[bytes | None]) -> list[Decoded]:
+        """See `MessageFormat.decode_all`."""
+        decoded: list[Decoded] = []
+        for value in values:
+            mapping = _plain(value, self._max_bytes)
+            decoded += [mapping] if mapping is not None else super().decode_all([value])
+        return decoded
+
     def _decode(self, value: bytes) -> dict[str, Any]:
         try:
             mapping = orjson.loads(value)
@@ -234,6 +242,24 @@ def _check_is_ours(schema: str) -> None:
         raise PoisonMessageError(
             "unsupported_schema", "has a schema of another package than fraudsdk.v1", "write it by fraudsdk.v1"
         )
+
+
+def _plain(value: bytes | None, n_bytes_max: int) -> dict[str, Any] | None:
+    """
+    The mapping of a message that is as nearly all are, in one look: a colon for each name, none in a text but the time, no escapes
+    and no amount with a point; None for any other.
+    """
+    if not value or len(value) > n_bytes_max or b"\\" in value:
+        return None
+    try:
+        mapping = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return None
+    if type(mapping) is not dict or type(mapping.get("amount")) is float:
+        return None
+    time = mapping.get("event_time")
+    n_colons = len(mapping) + (time.count(":") if type(time) is str else 0)
+    return mapping if value.count(b":") == n_colons else None
 
 
 _JSON_KINDS: Final = {

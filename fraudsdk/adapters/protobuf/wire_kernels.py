@@ -39,6 +39,8 @@ ABSENT = -1
 BEGIN, SIZE, ID_BEGIN, ID_SIZE, SPAN = 0, 1, 2, 3, 4
 
 _LONGEST_VARINT = 10
+_LONGEST_TAG = 5
+_LARGEST_NUMBER = 2**29 - 1
 # Tag and length of a decision, outcome, and tags of id, score and margin: what a decision has besides its id and its tail.
 _DECISION, _ID, _OUTCOME, _SCORE, _MARGIN = 0x0A, 0x0A, 0x10, 0x19, 0x21
 _MOST_ID_BYTES = 128
@@ -71,10 +73,11 @@ def field_at(at, end):
     number, kind, value, n, next : int64
         `value` is the number or the bits of one, or the address of `n` bytes; next = -1: these bytes are no field.
     """
+    begin = at
     key, at = varint_at(at, end)
     number, kind, value, n = key >> 3, key & 7, np.int64(0), np.int64(0)
-    if at < 0:
-        return number, kind, value, n, at
+    if at < 0 or at - begin > _LONGEST_TAG or number < 1 or number > _LARGEST_NUMBER:
+        return number, kind, value, n, np.int64(-1)
     if kind == VARINT:
         value, at = varint_at(at, end)
     elif kind == EIGHT_BYTES:

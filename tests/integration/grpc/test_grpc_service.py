@@ -5,19 +5,30 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servers import free_port
 
-from fraudsdk import Scorer, ScorerConfig
-from fraudsdk.adapters.grpc import NotAllowedError, ScoringClient, ScoringService, ServiceError, ServiceUnavailableError
+from fraudsdk import Outcome, Scorer, ScorerConfig
+from fraudsdk.adapters.grpc import (
+    ClientTls,
+    NotAllowedError,
+    ScoringClient,
+    ScoringService,
+    ServiceError,
+    ServiceUnavailableError,
+)
 from fraudsdk.adapters.grpc._generated.scoring_service_pb2_grpc import ScoringServiceStub
 from fraudsdk.adapters.protobuf import message_of
 from fraudsdk.adapters.protobuf._generated import decision_pb2, transaction_pb2
@@ -25,6 +36,7 @@ from fraudsdk.adapters.protobuf._generated import scoring_service_pb2 as pb
 from fraudsdk.errors import DeadlineExceededError, InvalidTransactionError, ModelError, StateUnavailableError
 from fraudsdk.features.catalogue import reference_feature_set
 from fraudsdk.policy.bands import ScoreBands
+from fraudsdk.policy.rules import Rule
 from fraudsdk.policy.spec import PolicySpec
 
 PAN = "4111111111111111"
@@ -581,3 +593,89 @@ def test_a_server_that_stops_ends_calls_with_something_to_retry(config, transact
     with ScoringClient(stopped.target, max_attempts=1) as client, pytest.raises(ServiceUnavailableError):
         client.score(transactions[0])
     stopped.close()
+
+
+def test_rules_that_read_the_transaction_read_it_of_bytes_too(artefact, hash_key, transactions, tmp_path):
+    """
+    Most policies need a transaction's id alone; one with rules asks for what was sent.
+    """
+    rules = (Rule("large", 'amount >= 50 and channel == "pos"', Outcome.STEP_UP, reason="RUL01"),)
+    (tmp_path / "policy.toml").write_text(PolicySpec(rules=rules).to_toml(), encoding="utf-8")
+    ruled = Served(ScorerConfig(model=artefact, hash_key=hash_key, policy=tmp_path / "policy.toml"))
+    try:
+        decided = ruled.client.score_batch(transactions[:400])
+
+        assert list(ruled.twin.score_batch(transactions[:400])) == decided
+        assert {"rule:large", "band"} <= {each.decided_by for each in decided}
+    finally:
+        ruled.close()
+
+
+# --- certificates ---------------------------------------------------------------------------------------------------------------
+
+
+def certificate(directory, name, issuer=None):
+    """A key and a certificate for localhost, PEM, signed by an issuer or by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject if issuer is None else issuer[0].subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key if issuer is None else issuer[1], hashes.SHA256())
+    )
+    paths = directory / f"{name}.pem", directory / f"{name}.key"
+    paths[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return signed, key, *paths
+
+
+@pytest.mark.parametrize("client_has_one", [True, False])
+def test_both_sides_show_a_certificate_where_the_service_asks_for_it(config, transactions, tmp_path, client_has_one):
+    authority = certificate(tmp_path, "authority")
+    server, client = certificate(tmp_path, "server", authority), certificate(tmp_path, "client", authority)
+    credentials = grpc.ssl_server_credentials(
+        [(server[3].read_bytes(), server[2].read_bytes())], authority[2].read_bytes(), require_client_auth=True
+    )
+    with Scorer.open(config) as scorer:
+        service = grpc.server(ThreadPoolExecutor(2))
+        ScoringService(scorer).add_to(service)
+        port = service.add_secure_port("localhost:0", credentials)
+        service.start()
+        own = {"certificate": client[2], "key": client[3]} if client_has_one else {}
+        tls = ClientTls(authority[2], **own)
+        with ScoringClient(f"localhost:{port}", tls=tls, token="shown", timeout_s=20, max_attempts=1) as asking:
+            if client_has_one:
+                assert transactions[0]["transaction_id"] == asking.score(transactions[0]).transaction_id
+            else:
+                with pytest.raises(ServiceUnavailableError):
+                    asking.score(transactions[0])
+        service.stop(None).wait()
+
+
+def test_a_service_that_a_client_does_not_know_is_not_asked(config, transactions, tmp_path):
+    server, another = certificate(tmp_path, "server"), certificate(tmp_path, "another")
+    with Scorer.open(config) as scorer:
+        service = grpc.server(ThreadPoolExecutor(2))
+        ScoringService(scorer).add_to(service)
+        keys = [(server[3].read_bytes(), server[2].read_bytes())]
+        port = service.add_secure_port("localhost:0", grpc.ssl_server_credentials(keys))
+        service.start()
+        with (
+            ScoringClient(f"localhost:{port}", tls=ClientTls(another[2]), max_attempts=1) as asking,
+            pytest.raises(ServiceUnavailableError),
+        ):
+            asking.score(transactions[0])
+        with ScoringClient(f"localhost:{port}", tls=ClientTls(server[2]), timeout_s=20) as asking:
+            assert transactions[0]["transaction_id"] == asking.score(transactions[0]).transaction_id
+        service.stop(None).wait()
+        assert 1 == scorer.counters()["events"]

@@ -17,22 +17,16 @@ import grpc
 import pytest
 from servers import IN_MEMORY, RedisServer, require_redis, wait_for
 
-from fraudsdk.adapters.grpc._generated import scoring_service_pb2_grpc
-from fraudsdk.adapters.protobuf import message_of
+from fraudsdk.adapters.grpc import ScoringClient
 from fraudsdk.adapters.protobuf._generated import scoring_service_pb2 as pb
 
-NOT_THERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 PING, GOAWAY, ENHANCE_YOUR_CALM = 6, 7, 11
 
 
 class Load:
-    """
-    Clients that call without a pause, and repeat a call where the service was not there to answer it.
-
-    That is UNAVAILABLE, and CANCELLED, which the core of gRPC says of a call that arrives in the moment in which a server stops.
-    """
+    """Clients of ours that call without a pause, and repeat a call so often where the service cannot be reached."""
 
     def __init__(self, target, n_clients=4, max_attempts=2):
         self._stop = threading.Event()
@@ -53,28 +47,18 @@ class Load:
             thread.join()
 
     def _call(self, client_number, target, max_attempts):
-        options = {"grpc.use_local_subchannel_pool": 1, "grpc.enable_retries": 0, "grpc.max_reconnect_backoff_ms": 200}
-        with grpc.insecure_channel(target, options=list(options.items())) as channel:
-            score = scoring_service_pb2_grpc.ScoringServiceStub(channel).Score
+        own = [("grpc.use_local_subchannel_pool", 1)]  # a connection each
+        with ScoringClient(target, timeout_s=10.0, max_attempts=max_attempts, options=own) as client:
             while not self._stop.is_set():
                 number = client_number * 1_000_000 + self.answered[client_number]
                 sent = {"transaction_id": f"t-{number}", "user_id": f"u-{number % 50}", "amount": "12.50"}
-                sent |= {"currency": "EUR", "event_time": "2026-11-23T10:00:00Z"}
                 started_s = time.monotonic()
-                self._score(score, pb.ScoreRequest(transaction=message_of(sent)), max_attempts)
+                try:
+                    client.score(sent | {"currency": "EUR", "event_time": "2026-11-23T10:00:00Z"})
+                except Exception as error:
+                    self.failures.append(f"{type(error).__name__}: {error}")
                 self.answered[client_number] += 1
                 self.latest_s = max(self.latest_s, time.monotonic() - started_s)
-
-    def _score(self, score, request, max_attempts):
-        for attempt in range(1, max_attempts + 1):
-            try:
-                score(request, timeout=10)
-                return
-            except grpc.RpcError as error:
-                if attempt == max_attempts or error.code() not in NOT_THERE:
-                    self.failures.append(f"{error.code()}: {error.details()}")
-                    return
-                time.sleep(0.02 * attempt)
 
 
 def test_a_stop_under_load_loses_no_call_that_is_repeated_once(new_sidecar):
@@ -199,8 +183,10 @@ def test_a_thousand_clients_that_break_off_leave_nothing_behind(new_sidecar, pur
     sidecar = new_sidecar(limits__handshake_s=1.0).start()
     with sidecar.channel() as channel:
         stub = stub_of(channel)
+        stub.Score(purchase(1), timeout=10)
+        idle, _ = sidecar.resources()
         misbehave(sidecar, stub, purchase, 200)
-        wait_for("connections to go", lambda: sidecar.resources()[0] < 40)
+        wait_for("connections to go", lambda: sidecar.resources()[0] <= idle + 8)
         descriptors, resident = sidecar.resources()
         misbehave(sidecar, stub, purchase, 1_000)
         wait_for("descriptors to be what they were", lambda: sidecar.resources()[0] <= descriptors + 2, 30.0)
@@ -226,6 +212,60 @@ def misbehave(sidecar, stub, purchase, n_clients):
         elif number % 5 == 3:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raw.close()
+
+
+def test_clients_that_do_not_read_keep_their_streams_and_nobody_else(new_sidecar, purchase, stub_of):
+    """
+    The service stops to read from them: what it holds for each is a message, and when they go nothing is left.
+    """
+    sidecar = new_sidecar(limits__threads=4, limits__streams=3).start()
+    message = pb.ScoreStreamRequest(transactions=[purchase(each).transaction for each in range(1_000)], record=False)
+    sent = [0]
+
+    def without_end():
+        while True:
+            sent[0] += 1
+            yield message
+
+    with sidecar.channel() as channel:
+        slow = [stub_of(channel).ScoreStream(without_end(), timeout=60) for _ in range(3)]
+        for stream in slow:
+            assert 1_000 == len(next(stream).decisions)
+        wait_for("the service to read no more", lambda: stands_still(lambda: sent[0]))
+        resident = sidecar.resources()[1]
+
+        assert sent[0] < 1_000
+        with sidecar.channel() as other:
+            for number in range(100):
+                assert stub_of(other).Score(purchase(5_000 + number), timeout=10).decision.outcome
+        assert sidecar.resources()[1] < resident + (24 << 20)
+    wait_for("no call under way", lambda: "fraudsdk_rpcs_under_way 0.0" in sidecar.metrics())
+
+
+def test_a_client_that_does_not_read_holds_up_a_stop_as_long_as_was_allowed(new_sidecar, purchase, stub_of):
+    sidecar = new_sidecar(drain__timeout_s=1.0).start()
+    message = pb.ScoreStreamRequest(transactions=[purchase(each).transaction for each in range(1_000)], record=False)
+    sent = [0]
+
+    def without_end():
+        while True:
+            sent[0] += 1
+            yield message
+
+    with sidecar.channel() as channel:
+        stream = stub_of(channel).ScoreStream(without_end(), timeout=60)
+        next(stream)
+        wait_for("the service to read no more", lambda: stands_still(lambda: sent[0]))
+
+        assert 0 == sidecar.stop()
+        stream.cancel()
+    assert "stopped" == sidecar.events()[-1]["event.action"]
+
+
+def stands_still(count):
+    before = count()
+    time.sleep(0.5)
+    return before == count()
 
 
 def test_nobody_and_no_card_is_in_the_log_or_the_figures(new_sidecar, auth, token, purchase, stub_of):

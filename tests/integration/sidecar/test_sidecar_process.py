@@ -224,3 +224,33 @@ def test_it_prints_what_it_would_use(model):
 
     assert f'model = "{model}"' in done.stdout.splitlines()
     assert "hunter2" not in done.stdout
+
+
+@pytest.fixture
+def sharing(monkeypatch):
+    """The environment of a sidecar that shares its state through a Redis that is not there."""
+    monkeypatch.setenv("FRAUDSDK_SIDECAR_REDIS_URL", "redis://u:hunter2@127.0.0.1:1/0")
+    monkeypatch.setenv("FRAUDSDK_SIDECAR_HASH_KEY", "a key for tests only")
+
+
+@pytest.mark.parametrize(
+    ("package", "named"), [("jwt", "pyjwt"), ("grpc_health", "grpcio-health-checking"), ("redis", "redis")]
+)
+@pytest.mark.usefixtures("sharing")
+def test_a_package_that_is_not_installed_is_named_with_what_brings_it(model, package, named):
+    program = f"import sys; sys.modules[{package!r}] = None\nimport fraudsdk_sidecar.app as app\nsys.exit(app.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "--model", str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    extra = "redis" if package == "redis" else "grpc"
+    assert 2 == done.returncode
+    assert f"fraudsdk-sidecar: {named} is not installed; run: pip install 'fraudsdk[{extra}]'" in done.stderr
+
+
+@pytest.mark.usefixtures("sharing")
+def test_a_redis_that_cannot_be_reached_is_said_without_its_password(model):
+    command = [sys.executable, "-m", "fraudsdk_sidecar", "--model", str(model), "--metrics-listen", ""]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert 2 == done.returncode
+    assert "hunter2" not in done.stdout + done.stderr and "Traceback" not in done.stderr

@@ -25,7 +25,7 @@ from fraudsdk.entity_state.place import Mark, Place
 from fraudsdk.entity_state.state_directory import StateDirectory, StateFiles
 from fraudsdk.entity_state.transfer import export_state, import_state
 from fraudsdk.errors import ConfigurationError, CorruptStateError, StateError, StateUnavailableError
-from fraudsdk.scorer import kept_state, recovery
+from fraudsdk.scorer import compaction, kept_state, recovery
 from fraudsdk.scorer.compaction import compact
 from fraudsdk.scorer.erasure import erase_kept
 from fraudsdk.scorer.streamed_log import StreamedLog
@@ -481,9 +481,12 @@ def test_a_place_whose_state_is_lost_is_an_error(opened, always_snapshot, state_
     octets[8 * snapshot.HEADER_WORDS + 8 * 2_000] ^= 1  # its place can still be read
     newest.write_bytes(octets)
     lose(segment)
+    before = files_of(state_dir)
 
-    with pytest.raises(CorruptStateError, match=says):
-        opened()
+    for _ in range(2):  # who tries again is not given an older state instead
+        with pytest.raises(CorruptStateError, match=says):
+            opened()
+        assert before == files_of(state_dir)
 
 
 def test_a_snapshot_of_the_format_before_is_read(artefact, state_dir, always_snapshot, oracle):
@@ -541,6 +544,23 @@ def test_a_stream_does_not_open_the_state_of_a_host(opened, config, state_dir, m
     assert before == files_of(state_dir)
 
 
+@pytest.mark.parametrize("with_snapshot", [False, True])
+def test_a_recovery_that_was_told_of_no_place_finds_it_and_refuses(
+    opened, config, state_dir, monkeypatch, with_snapshot
+):
+    if with_snapshot:
+        monkeypatch.setattr(kept_state, "RECORDS_PER_CLOSING_SNAPSHOT", 0)
+    log = opened()
+    feed(log, 10)
+    log.close()
+    monkeypatch.setattr(compaction, "last_mark", lambda directory: None)
+    directory = StateDirectory(state_dir)
+
+    with pytest.raises(StateError, match=r"holds the state of the stream .*, and what is recovered is that of a host"):
+        compact(directory, config)
+    directory.close()
+
+
 def test_another_stream_is_refused_and_both_are_named(opened, state_dir):
     log = opened()
     feed(log, 10)
@@ -573,6 +593,8 @@ def test_an_origin_that_names_no_stream_is_refused(opened, origin, was):
 def test_a_stream_needs_a_directory(artefact):
     with pytest.raises(ConfigurationError, match="there is no state_dir"):
         StreamedLog.open(ScorerConfig(model=artefact, hash_key=KEY), ORIGIN)
+    with pytest.raises(ConfigurationError, match="there is no state_dir"):
+        Scorer.open(ScorerConfig(model=artefact), origin=ORIGIN)
 
 
 def test_a_host_has_no_place_to_mark(artefact, config):
