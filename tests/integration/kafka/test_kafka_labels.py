@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 from servers import IN_MEMORY, RedisServer, require_redis, wait_for
@@ -26,7 +27,7 @@ from fraudsdk.adapters.kafka.messages import message_format  # noqa: E402
 from fraudsdk.adapters.kafka.worker import KafkaWorker, Topics  # noqa: E402
 from fraudsdk.adapters.redis import StreamRedis, connect  # noqa: E402
 from fraudsdk.errors import ConfigurationError  # noqa: E402
-from fraudsdk.scorer.streamed_parts import StreamedParts  # noqa: E402
+from fraudsdk.scorer.streamed_parts import Batch, StreamedParts  # noqa: E402
 
 CONFIG = ScorerConfig(
     model=Path(__file__).parents[3] / "compiled_models" / "reference",
@@ -170,14 +171,37 @@ def send(brokers, topic: str, messages: list[dict | bytes], at_us=None) -> None:
     assert 0 == producer.flush(30)
 
 
+def features_of(scorer: Scorer) -> list[dict[str, float]]:
+    """What is known of each merchant in the end, as the features of a payment to it."""
+    asked = [payment(2 * MARCH_12 + n) for n in range(6)]
+    return [{each.name: each.value for each in scorer.explain(row).features} for row in asked]
+
+
+def kept(redis_server) -> list[list[dict[str, float]]]:
+    """Features by what is in Redis, by partition."""
+    found = []
+    with connect(f"redis://127.0.0.1:{redis_server.port}", timeout_s=5) as client:
+        for partition in range(N_PARTITIONS):
+            origin = b"%s of %d partitions" % (TOPICS.transactions.encode(), N_PARTITIONS)
+            with StreamedParts(CONFIG, StreamRedis(client, partition), origin) as stream:
+                place = stream.claim()
+                stream.score(place, place, Batch([], np.zeros(0, np.int64), lambda decisions: []))
+                found.append(features_of(stream.scorer))
+    return found
+
+
 def margins_of(brokers) -> dict[str, float]:
     told = [orjson.loads(each.value()) for each in brokers.read_all(TOPICS.decisions)]
     return {each["transaction_id"]: each["margin"] for each in told}
 
 
-def expected(brokers, said: list[tuple[int, dict]]) -> dict[str, float]:
-    """Margins of scorers in this process, one a partition: labels are told in front of the payment they are given with."""
-    margins = {}
+def expected(brokers, said: list[tuple[int, dict]]) -> tuple[dict[str, float], list[list[dict[str, float]]]]:
+    """
+    Margins and, in the end, features of scorers in this process, one a partition.
+
+    Each label is told in front of the payment that it is given with.
+    """
+    margins, features = {}, []
     log = brokers.read_all(TOPICS.transactions)
     for partition in range(N_PARTITIONS):
         rows = [orjson.loads(each.value()) for each in log if each.partition() == partition]
@@ -189,7 +213,8 @@ def expected(brokers, said: list[tuple[int, dict]]) -> dict[str, float]:
                     if told["transaction_id"] in mine:
                         scorer.feedback(told["transaction_id"], is_fraud=told["is_fraud"])
                 margins[row["transaction_id"]] = scorer.score(row).margin
-    return margins
+            features.append(features_of(scorer))
+    return margins, features
 
 
 FIRST = [payment(n) for n in range(300)]
@@ -207,9 +232,11 @@ def test_labels_count_in_later_decisions_as_those_told_to_a_scorer(brokers, redi
         running.wait_for(scored=500)
         assert {"labels": 150, "labels_of_unknown_transactions": 0} == running.known()
 
-    margins = margins_of(brokers)
-    assert expected(brokers, [(MARCH_12, each) for each in TOLD]) == margins
-    assert expected(brokers, []) != margins
+    margins, features = expected(brokers, [(MARCH_12, each) for each in TOLD])
+    assert margins == margins_of(brokers)
+    np.testing.assert_equal(kept(redis_server), features)
+    assert max(each["merchant_fraud_rate_30d"] for each in features[0]) > 0.3
+    assert max(each["merchant_fraud_rate_30d"] for each in expected(brokers, [])[1][0]) == 0
 
 
 def test_labels_find_their_transactions_after_a_restart_and_count_once_however_often_they_are_sent(
@@ -227,7 +254,9 @@ def test_labels_find_their_transactions_after_a_restart_and_count_once_however_o
     with Running(brokers, redis_server) as running:
         running.wait_for(scored=200)
 
-    assert expected(brokers, [(MARCH_12, each) for each in TOLD]) == margins_of(brokers)
+    margins, features = expected(brokers, [(MARCH_12, each) for each in TOLD])
+    assert margins == margins_of(brokers)
+    np.testing.assert_equal(kept(redis_server), features)
 
 
 @pytest.mark.parametrize("sent_us", [None, 1_000_000])  # 1970: a clock that is wrong
@@ -333,12 +362,8 @@ def test_labels_that_redis_lost_are_said_again(cluster, redis_server):
         last = [payment(n) for n in range(MARCH_12 + 5_000, MARCH_12 + 5_100)]
         send(cluster, TOPICS.transactions, last)
         running.wait_for(scored=800)
-    margins = margins_of(cluster)
-    # The labels come again before or after the later payments; what comes after both is decided with all of them.
-    wanted = expected(cluster, [(MARCH_12 + 5_000, each) for each in TOLD])
-    assert {each["transaction_id"]: wanted[each["transaction_id"]] for each in last} == {
-        each["transaction_id"]: margins[each["transaction_id"]] for each in last
-    }
+    # The labels come again before or after the later payments, and in the end all is as it should be.
+    np.testing.assert_equal(kept(redis_server), expected(cluster, [(MARCH_12 + 5_000, each) for each in TOLD])[1])
 
 
 def test_labels_are_kept_by_a_state_on_this_machine_too(cluster, redis_server, tmp_path):
@@ -356,7 +381,7 @@ def test_labels_are_kept_by_a_state_on_this_machine_too(cluster, redis_server, t
     with Running(cluster, redis_server, open_state=open_state) as running:
         running.wait_for(scored=200)
 
-    assert expected(cluster, [(MARCH_12, each) for each in TOLD]) == margins_of(cluster)
+    assert expected(cluster, [(MARCH_12, each) for each in TOLD])[0] == margins_of(cluster)
 
 
 def test_labels_in_another_number_of_partitions_are_refused(redis_server):
