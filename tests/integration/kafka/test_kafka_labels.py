@@ -99,7 +99,7 @@ def brokers(request):
         return
     broker = request.getfixturevalue("own_broker")
     for name, n_partitions in PARTITIONS.items():
-        broker.create_topic(name, n_partitions)
+        broker.create_topic(name, n_partitions, retention_ms="-1")  # messages are of the past
     yield broker
     for name in PARTITIONS:
         broker.delete_topic(name)
