@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Committed(Enum):
@@ -20,6 +20,58 @@ class Committed(Enum):
     AGAIN = "AGAIN"  # it had been written: a repeated call whose first answer was lost
     FENCED = "FENCED"  # another has claimed the writer; nothing was written
     REGRESSED = "REGRESSED"  # the store is not where we left it: it lost changes; nothing was written
+
+
+@dataclass(frozen=True, slots=True)
+class JournalChange:
+    """
+    What changed of a journal: rows of one width, numbered from the first that ever was, of which the newest are kept.
+
+    Attributes
+    ----------
+    width : int
+        Bytes of a row.
+    first : int
+        Rows before this one are not needed any more.
+    end : int
+        The number of the row that comes next.
+    runs : tuple of (int, bytes)
+        Rows that are new or were changed, none before `first`: the number of the first of a run, and rows that follow each other.
+    """
+
+    width: int
+    first: int
+    end: int
+    runs: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JournalPage:
+    """
+    Some rows of a journal, as it is kept.
+
+    Attributes
+    ----------
+    first : int
+        The number of the first of them.
+    octets : bytes
+        Rows that follow each other; zeros where one was never written.
+    next : int
+        Where the next page begins.
+    end : int
+        As in `JournalChange`.
+    place : int
+        The journal was last changed by a commit up to here.
+    """
+
+    first: int
+    octets: bytes
+    next: int
+    end: int
+    place: int
+
+
+UNCHANGED: Final = JournalChange(0, 0, 0, ())
 
 
 class StateStore(Protocol):
@@ -42,10 +94,16 @@ class StateStore(Protocol):
         ...
 
     def commit(
-        self, token: bytes, previous: int, next: int, parts: Mapping[int, bytes], alerts: Sequence[bytes]
+        self,
+        token: bytes,
+        previous: int,
+        next: int,
+        parts: Mapping[int, bytes],
+        alerts: Sequence[bytes],
+        journal: JournalChange = UNCHANGED,
     ) -> Committed:
         """
-        Replace parts, append alerts to the outbox and move on, all or nothing.
+        Replace parts and rows of the journal, append alerts to the outbox and move on, all or nothing.
 
         Parameters
         ----------
@@ -57,6 +115,15 @@ class StateStore(Protocol):
             By entity key.
         alerts : sequence of bytes
             What must be told of these changes.
+        journal : JournalChange
+        """
+        ...
+
+    def journal(self, token: bytes, place: int, row: int) -> JournalPage | Committed:
+        """
+        A page of the journal as it is before change `place`: from `row` on, or from the first that is kept.
+
+        `FENCED` and `REGRESSED` as for `read`.
         """
         ...
 
@@ -233,6 +300,8 @@ class MemoryStore:
         self._parts: dict[int, bytes] = {}
         self._outbox: dict[str, bytes] = {}
         self._n_alerts = 0
+        self._rows: dict[int, bytes] = {}
+        self._end = self._journal_place = 0
 
     def claim(self, token: bytes) -> int:
         """As `StateStore`."""
@@ -240,7 +309,13 @@ class MemoryStore:
         return self._next
 
     def commit(
-        self, token: bytes, previous: int, next: int, parts: Mapping[int, bytes], alerts: Sequence[bytes]
+        self,
+        token: bytes,
+        previous: int,
+        next: int,
+        parts: Mapping[int, bytes],
+        alerts: Sequence[bytes],
+        journal: JournalChange = UNCHANGED,
     ) -> Committed:
         """As `StateStore`."""
         if token != self._token:
@@ -253,8 +328,32 @@ class MemoryStore:
         for alert in alerts:
             self._n_alerts += 1
             self._outbox[f"{self._n_alerts}"] = alert
+        if journal.runs:
+            self._keep_rows(journal)
+            self._journal_place = next
         self._next = next
         return Committed.WRITTEN
+
+    def _keep_rows(self, journal: JournalChange) -> None:
+        for number, octets in journal.runs:
+            for at in range(0, len(octets), journal.width):
+                self._rows[number + at // journal.width] = octets[at : at + journal.width]
+        for number in [each for each in self._rows if each < journal.first]:
+            del self._rows[number]
+        self._end = journal.end
+
+    def journal(self, token: bytes, place: int, row: int) -> JournalPage | Committed:
+        """As `StateStore`: the whole is one page."""
+        if token != self._token:
+            return Committed.FENCED
+        if place != self._next:
+            return Committed.REGRESSED
+        numbers = sorted(each for each in self._rows if each >= row)
+        if not numbers:
+            return JournalPage(row, b"", self._end, self._end, self._journal_place)
+        blank = bytes(len(self._rows[numbers[0]]))
+        octets = b"".join(self._rows.get(each, blank) for each in range(numbers[0], self._end))
+        return JournalPage(numbers[0], octets, self._end, self._end, self._journal_place)
 
     def read(self, token: bytes, place: int, keys: Sequence[int]) -> list[bytes] | Committed:
         """As `StateStore`."""

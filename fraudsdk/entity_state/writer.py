@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from fraudsdk.entity_state.store import Committed, StateStore
+from fraudsdk.entity_state.store import Committed, JournalChange, JournalPage, StateStore
 from fraudsdk.errors import CorruptStateError, StateUnavailableError
 
 C = TypeVar("C", contravariant=True)
@@ -42,6 +42,14 @@ class State(Protocol[C]):
 
     def pack(self, keys: Sequence[int], place: int) -> list[bytes]:
         """The parts of entities that are cached, as they are before change `place`."""
+        ...
+
+    def journalled(self) -> JournalChange:
+        """What changed of the journal since the last time, or since it was recalled."""
+        ...
+
+    def recall(self, page: JournalPage) -> None:
+        """Take up a page of the journal, as it is kept."""
         ...
 
     def forget(self) -> None:
@@ -80,9 +88,10 @@ class PartWriter(Generic[C]):
         self._state = state
         self._token = token
         self._committed = 0
+        self._must_claim = False
         self._dirty: dict[int, None] = {}
         self._alerts: list[bytes] = []
-        self._unanswered: tuple[int, dict[int, bytes], list[bytes]] | None = None
+        self._unanswered: tuple[int, dict[int, bytes], list[bytes], JournalChange] | None = None
         self.next = 0
 
     def claim(self) -> int:
@@ -91,13 +100,39 @@ class PartWriter(Generic[C]):
 
         Raises
         ------
+        CorruptStateError
+            The store applied half of a commit.
+        Lost
+            Another has claimed it since.
         StateUnavailableError
             The store does not answer: claim again.
         """
+        self._must_claim = True  # until all of this went well: what was fed and not committed is forgotten
         self._state.forget()
         self._dirty, self._alerts, self._unanswered = {}, [], None
-        self.next = self._committed = self._store.claim(self._token)
-        return self.next
+        place = self._store.claim(self._token)
+        self._recall(place)
+        self.next = self._committed = place
+        self._must_claim = False
+        return place
+
+    def _recall(self, place: int) -> None:
+        row = 0
+        while True:
+            page = self._store.journal(self._token, place, row)
+            if page is Committed.FENCED:
+                raise Lost
+            if isinstance(page, Committed):
+                raise StateUnavailableError("the store lost changes while its journal was read; claim again")
+            if page.place > place:
+                raise CorruptStateError(
+                    f"the store has a journal of change {page.place} and says that it is at {place}: it applied half of a commit; "
+                    "restore it, or empty the group and read the stream from its beginning"
+                )
+            self._state.recall(page)
+            row = page.next
+            if row >= page.end:
+                return
 
     @property
     def n_dirty(self) -> int:
@@ -112,7 +147,7 @@ class PartWriter(Generic[C]):
     @property
     def is_due(self) -> bool:
         """Whether there is something to commit."""
-        return self._unanswered is not None or bool(self._dirty) or self.next != self._committed
+        return self._must_claim or self._unanswered is not None or bool(self._dirty) or self.next != self._committed
 
     def begin_at(self, place: int) -> None:
         """
@@ -156,6 +191,9 @@ class PartWriter(Generic[C]):
         """
         if self._unanswered is not None:
             raise StateUnavailableError("a commit is unanswered; call commit() until it is")
+        if self._must_claim:
+            self.claim()
+            return False
         if sequence < self.next:
             return False
         if sequence > self.next:
@@ -196,14 +234,16 @@ class PartWriter(Generic[C]):
         StateUnavailableError
             No answer: it may have been written or not.  Commit again.
         """
+        if self._must_claim:
+            return self.claim()
         if self._unanswered is None:
             if not self.is_due:
                 return self.next
             keys = list(self._dirty)
             parts = dict(zip(keys, self._state.pack(keys, self.next), strict=True))
-            self._unanswered = self.next, parts, self._alerts
-        upto, parts, alerts = self._unanswered
-        answer = self._store.commit(self._token, self._committed, upto, parts, alerts)
+            self._unanswered = self.next, parts, self._alerts, self._state.journalled()
+        upto, parts, alerts, journal = self._unanswered
+        answer = self._store.commit(self._token, self._committed, upto, parts, alerts, journal)
         self._unanswered = None
         if answer is Committed.FENCED:
             raise Lost

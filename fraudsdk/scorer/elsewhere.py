@@ -33,6 +33,10 @@ class Elsewhere(Protocol):
         """Transactions are about to be remembered without what is kept of their entities."""
         ...
 
+    def amends(self, key: int) -> None:
+        """What is remembered of a transaction is about to change."""
+        ...
+
     def pass_on(self, key: int, set_bits: int, clear_bits: int) -> bool:
         """Tell others what was said of a transaction that is not remembered here; False where nobody is told."""
         ...

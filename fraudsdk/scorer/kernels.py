@@ -280,11 +280,19 @@ def keep_at_hand(ints, engine):
 
 @kernel("int64(int64[::1], int64[::1], int64[::1])")
 def entities_at_hand(keys, engine, known):
-    """Copy those keys to `known` whose entities are in memory; how many."""
+    """
+    Copy those keys to `known` whose entities are in memory; how many.
+
+    These are needed: what is read besides must not make memory forget them.
+    """
     keys, engine, known = borrowed(keys), borrowed(engine), borrowed(known)
     table, n = measured_rows_of(engine, TABLE), np.int64(0)
+    pool, meta = ints_of(engine, POOL), ints_of(engine, META)
     for i in range(keys.shape[0]):
-        if find(table, keys[i]) != 0:
+        head = find(table, keys[i])
+        if head != 0:
+            unlink(pool, meta, head)
+            link_newest(pool, meta, head)
             known[n] = keys[i]
             n += 1
     return n

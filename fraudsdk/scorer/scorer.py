@@ -972,6 +972,8 @@ class Scorer:
         if self._state is not None:
             self._state.require_room_for_amendment()
             self._state.keep_amendment(key, set_bits, clear_bits)
+        if self._shared is not None:
+            self._shared.amends(key)
         return self._engine.amend(key, set_bits, clear_bits)
 
     def _settled(self) -> str:

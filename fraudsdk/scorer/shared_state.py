@@ -241,6 +241,9 @@ class SharedState:
             self._rewriting.pop(key, None)
         self.room()
 
+    def amends(self, key: int) -> None:
+        """As `Elsewhere`: its entities say so themselves."""
+
     def pass_on(self, key: int, set_bits: int, clear_bits: int) -> bool:
         """
         Tell the others what was said of a transaction that is not remembered here.

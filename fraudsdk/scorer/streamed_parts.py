@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fraudsdk.config import ScorerConfig
 from fraudsdk.domain.decisions import Decisions
-from fraudsdk.entity_state.store import StreamStore
+from fraudsdk.entity_state.store import JournalChange, JournalPage, StreamStore
 from fraudsdk.entity_state.writer import Load, PartWriter
 from fraudsdk.errors import InvalidTransactionError, StateError, StateUnavailableError
 from fraudsdk.scorer.scorer import Scorer
@@ -272,6 +272,14 @@ class StreamedParts:
     def pack(self, keys: Sequence[int], place: int) -> list[bytes]:
         """As `State`."""
         return self._state.pack(keys, place)
+
+    def journalled(self) -> JournalChange:
+        """As `State`."""
+        return self._state.journalled()
+
+    def recall(self, page: JournalPage) -> None:
+        """As `State`."""
+        self._state.recall(page)
 
     def forget(self) -> None:
         """As `State`."""

@@ -14,11 +14,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from fraudsdk.domain.fields import CHARGEBACK, FLAGS, ORIGINAL_KEY, REVERSAL
+from fraudsdk.entity_state.index_kernels import index_journal
+from fraudsdk.entity_state.layout import JOURNAL_FIRST_ENTITY, JOURNAL_KEY, JOURNAL_MARGIN, META_JOURNAL_NEXT
 from fraudsdk.entity_state.memory import TOMBSTONE_WORDS, everything
 from fraudsdk.entity_state.parts import PartCodec, Taken, sequence_of
+from fraudsdk.entity_state.store import JournalChange, JournalPage
 from fraudsdk.entity_state.writer import Load
 from fraudsdk.errors import CorruptStateError, StateUnavailableError
 from fraudsdk.features.engine import FeatureEngine
+from fraudsdk.features.kernels import journal_row
 from fraudsdk.scorer import kernels
 
 # Between two commits; where more entities change all of them are written.
@@ -42,6 +47,8 @@ class StreamedState:
         self._place = 0
         self._survey: Iterator[list[int]] | None = None
         self._damaged: set[int] = set()
+        self._amended: dict[int, None] = {}  # keys of transactions whose rows may have changed
+        self._n_journalled = 0  # rows that are kept, or were
         self._counts = dict.fromkeys(
             ("stream_reads", "stream_parts_read", "stream_parts_written", "stream_parts_damaged"), 0
         )
@@ -53,6 +60,8 @@ class StreamedState:
         self._memory.tell_changes(_CHANGES)
         self._surveyed = np.zeros(_FILTER_WORDS, np.int64)
         self._keys = np.empty(0, np.int64)
+        # What was decided is not kept: its word means something in one process only.
+        self._kept_words = np.r_[JOURNAL_KEY:JOURNAL_MARGIN, JOURNAL_FIRST_ENTITY : self._memory.layout.journal_words]
         engine.adopt_memory()
 
     @property
@@ -79,6 +88,43 @@ class StreamedState:
             kernels.add_elsewhere(asked, self._surveyed)
             return self._codec.pack(self._memory, asked, place - 1)
 
+    def journalled(self) -> JournalChange:
+        """As `State`."""
+        with self._lock:
+            end, n = int(self._memory.meta[META_JOURNAL_NEXT]), len(self._memory.journal)
+            new = max(self._n_journalled, end - n)
+            amended = {self._number_of(key, end) for key in self._amended}
+            runs = [(number, self._rows(number, number + 1)) for number in sorted(amended) if 0 <= number < new]
+            runs += [(new, self._rows(new, end))] if new < end else []
+            self._amended, self._n_journalled = {}, end
+            return JournalChange(self._kept_words.nbytes, max(0, end - n), end, tuple(runs))
+
+    def _number_of(self, key: int, end: int) -> int:
+        """Which of all transactions that ever came this one is; -1 where it is not remembered."""
+        row = int(journal_row(self._engine.context, key))
+        return -1 if row < 0 else end - 1 - (end - 1 - row) % len(self._memory.journal)
+
+    def _rows(self, first: int, end: int) -> bytes:
+        journal = self._memory.journal
+        return journal[np.arange(first, end) % len(journal)][:, self._kept_words].tobytes()
+
+    def recall(self, page: JournalPage) -> None:
+        """As `State`."""
+        if len(page.octets) % self._kept_words.nbytes:
+            raise CorruptStateError(
+                f"the store has {len(page.octets)} bytes of a journal whose rows have {self._kept_words.nbytes}: restore it, or "
+                "empty the group and read the stream from its beginning"
+            )
+        rows = np.frombuffer(page.octets, "<i8").reshape(-1, len(self._kept_words))
+        numbers = np.arange(page.first, page.first + len(rows))
+        with self._lock:
+            journal = self._memory.journal
+            is_wanted = (numbers >= page.end - len(journal)) & (numbers < page.end)
+            places = numbers[is_wanted] % len(journal)
+            self._memory.meta[META_JOURNAL_NEXT] = self._n_journalled = page.end
+            journal[places[:, None], self._kept_words] = rows[is_wanted]
+            index_journal(journal, places, self._memory.journal_index)
+
     def forget(self) -> None:
         """As `State`: transactions too, since they will come again."""
         with self._lock:
@@ -86,6 +132,7 @@ class StreamedState:
             self._memory.elsewhere = everything()
             self._engine.adopt_memory()
             self._damaged.clear()
+            self._amended, self._n_journalled = {}, 0
             self._survey = None
             self._surveyed[:] = 0
 
@@ -123,6 +170,9 @@ class StreamedState:
     def have_at_hand(self, ints: npt.NDArray[np.int64], n_decisions: int, at_most_s: float) -> bool:
         """As `Elsewhere`; it raises rather than being late."""
         kernels.keep_at_hand(ints, self._engine.context)
+        takes_back = (ints[:, FLAGS] & (REVERSAL | CHARGEBACK)) != 0
+        if takes_back.any():
+            self._amended |= dict.fromkeys(ints[takes_back, ORIGINAL_KEY].tolist())
         most = len(ints) * len(self._memory.layout.names)
         if len(self._keys) < most:
             self._keys = np.empty(most, np.int64)
@@ -161,6 +211,10 @@ class StreamedState:
     def go_blind(self, ints: npt.NDArray[np.int64]) -> None:
         """As `Elsewhere`; never, since `have_at_hand` answers or raises."""
         raise StateUnavailableError("what is kept of an entity was not read; feed it again")
+
+    def amends(self, key: int) -> None:
+        """As `Elsewhere`: its row is written with the next commit."""
+        self._amended[key] = None
 
     def pass_on(self, key: int, set_bits: int, clear_bits: int) -> bool:
         """As `Elsewhere`: nobody else would know."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fraudsdk.domain.decision import Decision, Outcome, Reason
-from fraudsdk.entity_state.store import Committed, SharedStore, StateStore
+from fraudsdk.entity_state.store import Committed, JournalChange, JournalPage, SharedStore, StateStore
 from fraudsdk.entity_state.writer import Lost
 from fraudsdk.errors import FraudSDKError, SinkBackpressureError, SinkDeliveryError, SinkError, StateError
 from fraudsdk.sinks import DecisionSink
@@ -174,6 +174,19 @@ def _refusal(call: Callable[[], object]) -> Exception | None:
     return None
 
 
+def _rows_of(store: StateStore, token: bytes, place: int) -> dict[int, bytes]:
+    """The journal of a store whose rows have the width of the first page's; rows by number."""
+    rows: dict[int, bytes] = {}
+    row, end = 0, 1
+    while row < end:
+        page = store.journal(token, place, row)
+        assert isinstance(page, JournalPage)
+        row, end = page.next, page.end
+        width = len(page.octets) // max(1, min(page.next, page.end) - page.first)
+        rows |= {page.first + at: page.octets[at * width :][:width] for at in range(len(page.octets) // max(1, width))}
+    return rows
+
+
 class StateStoreContract:
     """
     What every `StateStore` promises.
@@ -243,6 +256,38 @@ class StateStoreContract:
         assert 0 == another.claim(b"me")
         assert [b""] == another.read(b"me", 0, [1])
         assert [] == another.outbox(10)
+
+    def test_the_journal_changes_with_the_place_and_a_row_is_what_was_last_written_of_it(
+        self, store: StateStore
+    ) -> None:
+        assert 0 == store.claim(b"me")
+        assert b"" == b"".join(_rows_of(store, b"me", 0).values())
+        assert Committed.WRITTEN is store.commit(b"me", 0, 2, {}, [], JournalChange(3, 0, 2, ((0, b"onetwo"),)))
+        later = JournalChange(3, 0, 3, ((0, b"ONE"), (2, b"3rd")))
+        assert Committed.WRITTEN is store.commit(b"me", 2, 3, {}, [], later)
+        assert Committed.AGAIN is store.commit(b"me", 2, 3, {}, [], later)
+        assert Committed.WRITTEN is store.commit(b"me", 3, 3, {}, [], JournalChange(3, 0, 3, ((1, b"TWO"),)))
+        assert Committed.REGRESSED is store.commit(b"me", 1, 2, {}, [], JournalChange(3, 0, 3, ((1, b"no!"),)))
+
+        assert {0: b"ONE", 1: b"TWO", 2: b"3rd"} == _rows_of(store, b"me", 3)
+        assert Committed.REGRESSED is store.journal(b"me", 2, 0)
+        store.claim(b"other")
+        assert Committed.FENCED is store.journal(b"me", 3, 0)
+        assert Committed.FENCED is store.commit(b"me", 3, 4, {}, [], JournalChange(3, 0, 4, ((3, b"no!"),)))
+        assert {0: b"ONE", 1: b"TWO", 2: b"3rd"} == _rows_of(store, b"other", 3)
+
+    def test_of_the_journal_the_newest_rows_are_kept(self, store: StateStore) -> None:
+        store.claim(b"me")
+        for place in range(10):
+            rows = b"".join(b"%08d" % row for row in range(5_000 * place, 5_000 * (place + 1)))
+            change = JournalChange(8, max(0, 5_000 * (place - 1)), 5_000 * (place + 1), ((5_000 * place, rows),))
+            assert Committed.WRITTEN is store.commit(b"me", place, place + 1, {}, [], change)
+
+        kept = _rows_of(store, b"me", 10)
+        assert {row: b"%08d" % row for row in range(40_000, 50_000)} == {
+            row: octets for row, octets in kept.items() if row >= 40_000
+        }
+        assert len(kept) < 20_000
 
     def test_many_parts_and_large_ones(self, store: StateStore) -> None:
         parts = {key: bytes([key % 256]) * (key % 2_000) for key in range(1, 3_000)} | {9_999: bytes(2_000_000)}

@@ -13,7 +13,7 @@ import random
 
 import pytest
 
-from fraudsdk.entity_state.store import Committed, MemoryStore
+from fraudsdk.entity_state.store import Committed, JournalChange, MemoryStore
 from fraudsdk.entity_state.writer import Lost, PartWriter
 from fraudsdk.errors import CorruptStateError, StateUnavailableError
 
@@ -22,10 +22,14 @@ N_SEEDS = 3_000
 
 
 class Tally:
-    """State to simulate with: per entity the changes it saw, in order.  Every seventh change is an alert."""
+    """
+    State to simulate with: per entity the changes it saw, in order.  Every seventh change is an alert.
+
+    Its journal has a row for each change, and each change adds one to the row of the change that was half as far.
+    """
 
     def __init__(self):
-        self.seen: dict[int, list[int]] = {}
+        self.forget()
 
     def apply(self, sequence, change, load):
         missing = [key for key in change if key not in self.seen]
@@ -33,25 +37,40 @@ class Tally:
             self.seen[key] = json.loads(part) if part else []
         for key in change:
             self.seen[key].append(sequence)
+        self.rows += [0] * (sequence + 1 - len(self.rows))  # more than one where a store with a hole lost some
+        self.rows[sequence // 2] += 1
+        self.amended.add(sequence // 2)
         return sorted(set(change)), [b"alert %d" % sequence] if sequence % 7 == 0 else []
 
     def pack(self, keys, place):
         return [json.dumps(self.seen[key]).encode() for key in keys]
 
+    def journalled(self):
+        rows = sorted({*self.amended, *range(self.n_kept, len(self.rows))})
+        self.amended, self.n_kept = set(), len(self.rows)
+        return JournalChange(1, 0, len(self.rows), tuple((row, bytes([self.rows[row]])) for row in rows))
+
+    def recall(self, page):
+        self.rows += page.octets
+        self.n_kept = len(self.rows)
+
     def forget(self):
-        self.seen = {}
+        self.seen: dict[int, list[int]] = {}
+        self.rows: list[int] = []
+        self.amended: set[int] = set()
+        self.n_kept = 0
 
 
 def log_of(draw) -> list[tuple[int, ...]]:
     return [tuple(draw.sample(range(1, 9), draw.randrange(1, 4))) for _ in range(N_CHANGES)]
 
 
-def oracle(log) -> tuple[dict[int, bytes], list[bytes]]:
+def oracle(log) -> tuple[dict[int, bytes], list[bytes], bytes]:
     """What one process that nothing happens to makes of a log."""
     tally, alerts = Tally(), []
     for sequence, change in enumerate(log):
         alerts += tally.apply(sequence, change, lambda keys: [b""] * len(keys))[1]
-    return dict(zip(tally.seen, tally.pack(tally.seen, len(log)), strict=True)), alerts
+    return dict(zip(tally.seen, tally.pack(tally.seen, len(log)), strict=True)), alerts, bytes(tally.rows)
 
 
 class Troubled:
@@ -88,6 +107,9 @@ class Troubled:
 
     def read(self, *call):
         return self._through(lambda: self.store.read(*call))
+
+    def journal(self, *call):
+        return self._through(lambda: self.store.journal(*call))
 
     def lose_a_suffix(self):
         """As a restart from an older snapshot does; who owns the writer now is lost as well."""
@@ -151,10 +173,11 @@ def simulate(seed, make_store=MemoryStore):
 
 
 def problems_of(store, log) -> list[str]:
-    parts, alerts = oracle(log)
+    parts, alerts, rows = oracle(log)
     place = store.claim(b"?")
     found = [f"place is {place}"] if place != len(log) else []
     found += [f"part {key}" for key, part in parts.items() if store.read(b"?", place, [key]) != [part]]
+    found += ["journal"] if store.journal(b"?", place, 0).octets != rows else []
     told = [alert for _, alert in store.store.outbox(10**6)]
     found += ["alerts"] if sorted(told) != sorted(alerts) else []
     return found
@@ -174,22 +197,22 @@ def test_whatever_happens_the_store_ends_as_one_process_would_have_left_it():
 class Apart(MemoryStore):
     """The negative control: parts and place are written one after the other, and a call may end between them."""
 
-    def commit(self, token, previous, next, parts, alerts):
+    def commit(self, token, previous, next, parts, alerts, journal):
         if token == self._token and self._next == previous and previous % 3 == 0:
             self._parts.update(parts)
             if not hasattr(self, "_half") or self._half != previous:
                 self._half = previous
                 raise StateUnavailableError("died between parts and place")
-        return super().commit(token, previous, next, parts, alerts)
+        return super().commit(token, previous, next, parts, alerts, journal)
 
 
 class Anywhere(MemoryStore):
     """Another: a commit is taken wherever the store is."""
 
-    def commit(self, token, previous, next, parts, alerts):
+    def commit(self, token, previous, next, parts, alerts, journal):
         if token == self._token:
             self._next = previous
-        return super().commit(token, previous, next, parts, alerts)
+        return super().commit(token, previous, next, parts, alerts, journal)
 
 
 class Unfenced(MemoryStore):

@@ -18,6 +18,7 @@ from twin.events import Event
 
 from fraudsdk.adapters.redis import RedisStore
 from fraudsdk.entity_state.parts import PartCodec, Taken
+from fraudsdk.entity_state.store import UNCHANGED
 from fraudsdk.entity_state.writer import Lost, PartWriter
 from fraudsdk.errors import StateUnavailableError
 from fraudsdk.features import kernels
@@ -85,6 +86,12 @@ class EngineState:
         ]
         return [part for (part,) in packed]
 
+    def journalled(self):
+        return UNCHANGED
+
+    def recall(self, page) -> None:
+        assert not page.octets
+
     def parts(self) -> dict[int, bytes]:
         """Every part that is in memory."""
         keys = self.driver.engine.memory.entity_keys().tolist()
@@ -94,14 +101,14 @@ class EngineState:
 class WritingApart(RedisStore):
     """The negative control: parts first, and then their place in the log."""
 
-    def commit(self, token, previous, next, parts, alerts):
+    def commit(self, token, previous, next, parts, alerts, journal=UNCHANGED):
         try:
             if parts:
                 self._client.mset(dict(zip(self.names_of(parts), parts.values(), strict=True)))
         except redis.exceptions.RedisError as error:
             raise StateUnavailableError("no answer") from error
         time.sleep(0.01)
-        return super().commit(token, previous, next, {}, alerts)
+        return super().commit(token, previous, next, {}, alerts, journal)
 
 
 def main(port: str, token: str, n: str, how: str) -> int:

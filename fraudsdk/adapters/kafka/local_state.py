@@ -38,6 +38,7 @@ class LocalState:
         self._origin = origin
         self._log: StreamedLog | None = None
         self._place = 0
+        self._was_told = False  # something that no place tells of
 
     @property
     def place(self) -> int:
@@ -52,7 +53,7 @@ class LocalState:
     @property
     def is_due(self) -> bool:
         """As `StreamState`."""
-        return self._log is not None and self._place != self._log.place
+        return self._log is not None and (self._was_told or self._place != self._log.place)
 
     @property
     def keeps_alerts(self) -> bool:
@@ -62,6 +63,7 @@ class LocalState:
     def claim(self) -> int:
         """As `StreamState`; what is in memory and was not committed is forgotten."""
         self.close()
+        self._was_told = False
         try:
             self._log = StreamedLog.open(self._config, self._origin)
         except StateInUseError as error:  # of the process that had it before, and is about to end
@@ -92,11 +94,14 @@ class LocalState:
 
     def feedback(self, said: Said) -> bool:
         """As `StreamState`."""
-        return self._open_log.scorer.feedback(said.transaction_id, is_fraud=said.is_fraud, declined=said.declined)
+        is_known = self._open_log.scorer.feedback(said.transaction_id, is_fraud=said.is_fraud, declined=said.declined)
+        self._was_told |= is_known
+        return is_known
 
     def commit(self) -> int:
         """As `StreamState`."""
         self._open_log.commit(self._place)
+        self._was_told = False
         return self._place
 
     def outbox(self, limit: int, after: str = "") -> list[tuple[str, bytes]]:

@@ -147,6 +147,8 @@ class Partition:
         Of what concerns messages that were scored: nothing of them is committed before it has been told.
     alerts : Untold
         Of alerts that were committed.
+    newest_ms : int
+        When the newest message that was scored had been sent.
     """
 
     def __init__(self, number: int) -> None:
@@ -156,6 +158,7 @@ class Partition:
         self.waiting: deque[Message] = deque()
         self.untold, self.alerts = Untold(), Untold()
         self.scored = self.committed = 0
+        self.newest_ms = -1
         self._told: list[str] = []  # names of alerts, to be acknowledged
         self._telling: list[str] = []  # those of them that are being acknowledged
         self._state: StreamState | None = None
@@ -191,6 +194,7 @@ class Partition:
         """It was claimed, or the store had lost changes: go on from there."""
         self.is_claimed, self.is_leaving = True, False
         self.next_offset = self.scored = self.committed = place
+        self.newest_ms = -1
         self.waiting.clear()
         self.untold, self.alerts = Untold(), Untold()
         self._told, self._last_alert, self._has_alerts = [], "", True
@@ -241,8 +245,13 @@ class Partition:
     @property
     def is_ready(self) -> bool:
         """Whether messages can be scored now."""
+        return self.is_free and bool(self.waiting)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the state may be changed now."""
         is_free = self.is_claimed and not self.is_leaving and self._storing is None
-        return is_free and not self.state.is_due and bool(self.waiting) and self._retry_at_s <= time.monotonic()
+        return is_free and not self.state.is_due and self._retry_at_s <= time.monotonic()
 
     @property
     def is_storing(self) -> bool:

@@ -40,6 +40,7 @@ from confluent_kafka.admin import AdminClient
 
 from fraudsdk.adapters.kafka.alerts import key_of, told_of
 from fraudsdk.adapters.kafka.dead_letters import DeadLetters, Origin
+from fraudsdk.adapters.kafka.labels import LabelReader, poison_of_label, said_in
 from fraudsdk.adapters.kafka.messages import Decoded, MessageFormat, poison_of
 from fraudsdk.adapters.kafka.partition import MAX_QUEUED, OpenState, Partition, Stored, offset_of
 from fraudsdk.domain.decisions import Decisions
@@ -57,10 +58,12 @@ from fraudsdk.scorer.streamed_parts import Batch
 from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock
 
 _ROWS_AT_ONCE: Final = 2_000
+_LABELS_AT_ONCE: Final = 1_000
 _MESSAGES_AT_ONCE: Final = 5_000
 _POLL_S: Final = 0.005
 _IDLE_POLL_S: Final = 0.05
 _ASK_S: Final = 5.0
+_ASK_SOON_S: Final = 0.5
 # A process that was paused learns within a few heartbeats that its partitions are another's.
 _LOST_WAIT_S: Final = 5.0
 _POLLED_EVERY_S: Final = 0.5
@@ -86,12 +89,15 @@ class Topics:
         What is no transaction.
     decisions : str or None
         All decisions; None: nobody wants them.
+    labels : str or None
+        What became of transactions, keyed as these and in as many partitions; None: nobody says.
     """
 
     transactions: str = "transactions"
     alerts: str = "fraud-alerts"
     dead_letters: str = "transactions.dlq"
     decisions: str | None = None
+    labels: str | None = None
 
 
 @dataclass
@@ -182,6 +188,11 @@ class KafkaWorker:
         try:
             self._consumer = Consumer({**connection, **own, **(consumer_options or {})})
             self._producer = Producer({**connection, **telling})
+            self._labels = (
+                None
+                if topics.labels is None
+                else LabelReader(connection, topics.labels, f"{group}-labels", self.seen.counts)
+            )
         except KafkaException as error:
             raise ConfigurationError(f"Kafka's client does not take its options: {error.args[0].str()}") from error
         self._pool = ThreadPoolExecutor(_STORE_THREADS, "fraudsdk-store")
@@ -243,17 +254,24 @@ class KafkaWorker:
                 self._drop(partition)
             self._pool.shutdown()
             self._consumer.close()
+            if self._labels is not None:
+                self._labels.close()
             self._producer.flush(_STOP_S)
 
     # --- one round -----------------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
         self._receive()
+        if self._labels is not None:
+            self._labels.receive()
         for partition in list(self._partitions.values()):
             if partition.may_claim:
                 self._claim(partition)
+            may_be_told = self._labels is not None and partition.is_free
             if partition.is_ready:
                 self._score(partition)
+            if may_be_told and partition.is_claimed:  # one commit for both
+                self._take_labels(partition)
         self._producer.poll(0)
         self._require_told()
         self._settle(list(self._partitions.values()))
@@ -370,7 +388,61 @@ class KafkaWorker:
         started_ns = time.thread_time_ns()
         self._tell(partition, poison, sent, decisions)
         self.seen.counts["scored"] += len(sent)
+        partition.newest_ms = max(partition.newest_ms, *(message.timestamp()[1] for message in messages))
         self.seen.stage_ns["produce"] += time.thread_time_ns() - started_ns
+
+    def _take_labels(self, partition: Partition) -> None:
+        """Say what became of transactions that were scored."""
+        assert self._labels is not None
+        started_ns = time.thread_time_ns()
+        end = partial(self._end_of, partition)
+        try:
+            # What they change stays in memory until it is committed, beside what a batch changed.
+            for _ in range(max(1, min(_LABELS_AT_ONCE, partition.state.n_rows_at_once // 2))):
+                place = partition.state.place
+                message = self._labels.due(partition.number, partition.newest_ms, place, end, may_skip=self._may_skip)
+                if message is None:
+                    break
+                was_said = self._say(partition, message, end)
+                if partition.state.place != place:  # the store had lost changes
+                    self.seen.counts["regressions"] += 1
+                    self._go_on_from(partition, partition.state.place)
+                    break
+                if not was_said:
+                    break
+                self._labels.pass_on(partition.number)
+        except StateUnavailableError:
+            self.seen.counts["state_unavailable"] += 1
+            self._let_go(partition, 0.0)
+            partition.put_off()
+        except Lost:
+            self._was_lost(partition)
+        self.seen.stage_ns["labels"] += time.thread_time_ns() - started_ns
+
+    def _say(self, partition: Partition, message: Message, end: Callable[[], int | None]) -> bool:
+        """Say a label; False where its transaction is not known, and may come yet."""
+        assert self._labels is not None
+        try:
+            try:
+                is_known = partition.state.feedback(said_in(message.value()))
+            except InvalidTransactionError as error:
+                raise poison_of_label(error) from None
+        except PoisonMessageError as error:
+            self._bury(partition, self._labels.topic, message, error)
+            return True
+        if not is_known and not self._labels.is_certain(partition.number):
+            self._labels.ask(partition.number, end)
+            return False
+        self.seen.counts["labels" if is_known else "labels_of_unknown_transactions"] += 1
+        return True
+
+    def _end_of(self, partition: Partition) -> int | None:
+        """Where a partition ends now; None where brokers do not say."""
+        try:
+            return self._consumer.get_watermark_offsets(self._at(partition.number), timeout=_ASK_SOON_S)[1]
+        except KafkaException:
+            self.seen.counts["consumer_errors"] += 1
+            return None
 
     def _batch(self, partition: Partition, sent: Sequence[tuple[Message, dict[str, Any]]]) -> Batch:
         times_us = np.fromiter((self._sent_us(message) for message, _ in sent), np.int64, len(sent))
@@ -407,18 +479,21 @@ class KafkaWorker:
         decisions: Decisions,
     ) -> None:
         for message, error in poison:
-            origin = Origin(self._topics.transactions, partition.number, offset_of(message), message.timestamp()[1])
-            letter = self._dead_letters.letter(
-                error, origin, message.key(), message.value(), failed_at_us=self._clock.now_us()
-            )
-            self.seen.refused[error.reason] += 1
-            self._produce(partition, self._topics.dead_letters, letter.key, letter.value, letter.headers)
+            self._bury(partition, self._topics.transactions, message, error)
         if self._topics.decisions is not None:
             for (message, row), decision in zip(sent, decisions, strict=True):
                 told = told_of(decision, row, self._topics.transactions, partition.number, offset_of(message))
                 # Not by the key of the message: nobody has looked at what is in it.
                 key = str(row.get("user_id") or decision.transaction_id).encode()
                 self._produce(partition, self._topics.decisions, key, told)
+
+    def _bury(self, partition: Partition, topic: str, message: Message, error: PoisonMessageError) -> None:
+        origin = Origin(topic, partition.number, offset_of(message), message.timestamp()[1])
+        letter = self._dead_letters.letter(
+            error, origin, message.key(), message.value(), failed_at_us=self._clock.now_us()
+        )
+        self.seen.refused[error.reason] += 1
+        self._produce(partition, self._topics.dead_letters, letter.key, letter.value, letter.headers)
 
     def _produce(
         self,
@@ -480,6 +555,8 @@ class KafkaWorker:
             return
         self.seen.counts["commits"] += stored.place > partition.committed
         partition.committed = stored.place
+        if self._labels is not None:
+            self._labels.stored(partition.number)
         self._tell_alerts(partition, stored.alerts)
         if partition.is_leaving and not partition.state.is_due:
             partition.state.leave()
@@ -500,6 +577,8 @@ class KafkaWorker:
         self._consumer.pause([self._at(partition.number)])
         partition.is_paused = True
         partition.lose(wait_s)
+        if self._labels is not None:
+            self._labels.drop(partition.number)
 
     # --- partitions come and go ----------------------------------------------------------------------------------------
 
@@ -527,6 +606,8 @@ class KafkaWorker:
 
     def _drop(self, partition: Partition) -> None:
         del self._partitions[partition.number]
+        if self._labels is not None:
+            self._labels.drop(partition.number)
         try:
             partition.stored(wait=True)
         except (StateUnavailableError, StateError, Lost):
@@ -611,6 +692,8 @@ class KafkaWorker:
         """Read a partition from there on, and nothing that was fetched before."""
         self._read_from(partition, place)
         partition.begin(place)
+        if self._labels is not None:
+            self._labels.begin(partition.number)
 
     def _read_from(self, partition: Partition, offset: int) -> None:
         at = TopicPartition(self._topics.transactions, partition.number, offset)
@@ -636,6 +719,8 @@ class KafkaWorker:
         if time.monotonic() - self._hinted_at_s < _HINT_EVERY_S:
             return
         self._hinted_at_s = time.monotonic()
+        if self._labels is not None:
+            self._labels.hint()
         places = [
             TopicPartition(self._topics.transactions, each.number, each.committed)
             for each in self._partitions.values()
@@ -657,6 +742,8 @@ class KafkaWorker:
         topic = cluster.topics[name]
         if topic.error is not None:
             raise StateUnavailableError(f"Kafka does not say what {name} is: {topic.error.str()}")
+        if self._labels is not None:
+            self._labels.require_partitions(len(topic.partitions), name)
         # Brokers of which none is the controller are librdkafka's own, in this process: an administrator would wait in vain.
         which = self._topic_id() if cluster.controller_id in cluster.brokers else ""
         return f"{name} of {len(topic.partitions)} partitions{which}".encode()

@@ -3,7 +3,7 @@ Erasing a subject from state that processes share in Redis.
 
 ::
 
-    writers leave ──> slots are claimed ──> parts: learn, then erase ──> feeds go ──> tombstone ──> scan ──> writers join
+    writers leave ──> slots claimed ──> parts: learn, then erase ──> feeds and journals go ──> tombstone ──> scan ──> writers join
 
 Processes that are running write what they have, forget all of it, and go on deciding without; when it is over they join again and
 read what is left.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -197,7 +198,7 @@ class _Sweep:
                 answer_of(pipe.execute)
         for slot in self._slots():  # which entities changed of late, by their keys
             pipe.delete(f"fs1:{{{self._group}.{slot}}}:feed")
-        for name in self._named(":bad"):
+        for name in (*self._named("[0-9a-f]" * 16 + ":bad"), *self._named("journal:*")):
             pipe.delete(name)
         answer_of(pipe.execute)
         return Traces(np.array(sorted(gone), np.int64), np.zeros(0, np.int64)), n_mentions
@@ -213,6 +214,9 @@ class _Sweep:
         for name, part in self._parts():
             octets = key_of(name).to_bytes(8, "little", signed=True) + part
             n_bytes, n_found = n_bytes + len(octets), n_found + n_found_in(octets, patterns)
+        for name in self._named("journal:*"):
+            octets = answer_of(partial(self._client.get, name)) or b""
+            n_bytes, n_found = n_bytes + len(octets), n_found + n_found_in(octets, patterns)
         return Scanned(f"parts of group {self._group}", n_bytes, n_found, -1)
 
     def _hold(self) -> int:
@@ -226,14 +230,14 @@ class _Sweep:
         held = answer_of(lambda: self._client.hkeys(self._writers))
         return sorted(int(field) for field in held if field.isdigit())
 
-    def _named(self, ending: str) -> Iterator[bytes]:
-        names = self._client.scan_iter(f"fs1:{{{self._group}.*}}:{'[0-9a-f]' * 16}{ending}", count=1_000)
+    def _named(self, pattern: str) -> Iterator[bytes]:
+        names = self._client.scan_iter(f"fs1:{{{self._group}.*}}:{pattern}", count=1_000)
         while some := answer_of(lambda: list(islice(names, _PER_PIPELINE))):
             yield from dict.fromkeys(some)
 
     def _parts(self) -> Iterator[tuple[bytes, bytes]]:
         """Every part and what it is called."""
-        names = self._named("")
+        names = self._named("[0-9a-f]" * 16)
         while some := list(islice(names, _PER_PIPELINE)):
             self._hold()
             pipe = self._client.pipeline(transaction=False)

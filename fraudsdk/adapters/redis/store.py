@@ -3,9 +3,11 @@ A writer's state in Redis.
 
 ::
 
-    fs1:{WRITER}:meta      HASH    tok = token of the claim, o = next change
+    fs1:{WRITER}:meta      HASH    tok = token of the claim, o = next change; of the journal: jf = first block, je = next row,
+                                   jo = next change when it was last written
     fs1:{WRITER}:KEY       STRING  the part of an entity
     fs1:{WRITER}:out       STREAM  alerts that nobody has acknowledged yet
+    fs1:{WRITER}:journal:N STRING  block N of the journal: 4,096 rows, written in place
     fs1:{WRITER}:feed      STREAM  keys of the entities that the last thousand commits changed, for other writers and readers
 
 All keys of a writer share a hash tag: one slot, one node, one script.  A script runs alone, so that parts and offset change
@@ -15,13 +17,14 @@ together.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import redis
 
 from fraudsdk.adapters.redis.connection import Client, retries_of
-from fraudsdk.entity_state.store import Committed
+from fraudsdk.entity_state.store import UNCHANGED, Committed, JournalChange, JournalPage
 from fraudsdk.errors import ConfigurationError, StateUnavailableError
 
 _KEY_DIGITS: Final = 16
@@ -31,18 +34,33 @@ redis.call('HSET', KEYS[1], 'tok', ARGV[1])
 return redis.call('HGET', KEYS[1], 'o') or '0'
 """
 # A store that is empty has no token: it lost everything, and nobody has fenced us.
+# Rows are written before anything that could be noticed: an error there leaves what a repeated call writes over.  A block that is
+# not needed any more expires: nobody but an erasure may delete.
 _COMMIT: Final = """
 local meta = redis.call('HMGET', KEYS[1], 'tok', 'o')
 if meta[1] and meta[1] ~= ARGV[1] then return 'FENCED' end
 local at = meta[2] or '0'
 if at == ARGV[3] and ARGV[2] ~= ARGV[3] then return 'AGAIN' end
 if at ~= ARGV[2] or not meta[1] then return 'REGRESSED' end
-local n = #KEYS - 3
-for i = 1, n do
-  if ARGV[4] == '0' then redis.call('SET', KEYS[3 + i], ARGV[5 + i])
-  else redis.call('SET', KEYS[3 + i], ARGV[5 + i], 'EX', ARGV[4]) end
+local n = tonumber(ARGV[6])
+local runs = #KEYS - 3 - n
+for i = 1, runs do
+  local block, at = KEYS[3 + n + i], 7 + n + 2 * i
+  redis.call('SETRANGE', block, ARGV[at], ARGV[at + 1])
+  if ARGV[4] ~= '0' then redis.call('EXPIRE', block, ARGV[4]) end
 end
-for i = n + 6, #ARGV do redis.call('XADD', KEYS[2], '*', 'alert', ARGV[i]) end
+if runs > 0 then
+  local prefix = string.gsub(KEYS[1], 'meta$', 'journal:')
+  for block = tonumber(redis.call('HGET', KEYS[1], 'jf') or ARGV[7]), ARGV[7] - 1 do
+    redis.call('SET', prefix .. block, '', 'EX', 1)
+  end
+  redis.call('HSET', KEYS[1], 'jf', ARGV[7], 'je', ARGV[8], 'jo', ARGV[3])
+end
+for i = 1, n do
+  if ARGV[4] == '0' then redis.call('SET', KEYS[3 + i], ARGV[8 + i])
+  else redis.call('SET', KEYS[3 + i], ARGV[8 + i], 'EX', ARGV[4]) end
+end
+for i = 9 + n + 2 * runs, #ARGV do redis.call('XADD', KEYS[2], '*', 'alert', ARGV[i]) end
 if n > 0 then redis.call('XADD', KEYS[3], 'MAXLEN', '~', '1000', '*', 'o', ARGV[2], 'n', ARGV[3], 'k', ARGV[5]) end
 redis.call('HSET', KEYS[1], 'o', ARGV[3])
 return 'WRITTEN'
@@ -55,6 +73,17 @@ local parts = {}
 for i = 2, #KEYS do parts[i - 1] = redis.call('GET', KEYS[i]) or '' end
 return parts
 """
+# Up to a block of the journal: the one that a row is in, or the first that is kept.
+_JOURNAL: Final = """
+local meta = redis.call('HMGET', KEYS[1], 'tok', 'o', 'jf', 'je', 'jo')
+if meta[1] and meta[1] ~= ARGV[1] then return 'FENCED' end
+if (meta[2] or '0') ~= ARGV[2] or not meta[1] then return 'REGRESSED' end
+local block = math.max(ARGV[3], meta[3] or '0')
+local rows = redis.call('GET', string.gsub(KEYS[1], 'meta$', 'journal:') .. block) or ''
+return {block, tonumber(meta[4] or '0'), tonumber(meta[5] or '0'), rows}
+"""
+# One string would be copied whole, up to 100 MB, each time that it outgrows its place.
+JOURNAL_BLOCK_ROWS: Final = 4_096
 
 
 class RedisStore:
@@ -95,23 +124,47 @@ class RedisStore:
         self.meta = f"{self._prefix}meta"
         self._out = f"{self._prefix}out"
         self.feed = f"{self._prefix}feed"
+        self.journal_prefix = f"{self._prefix}journal:"
         self._ttl_s = ttl_s
         self._claim = client.register_script(_CLAIM)
         self._commit = client.register_script(_COMMIT)
         self._read = client.register_script(_READ)
+        self._read_journal = client.register_script(_JOURNAL)
 
     def claim(self, token: bytes) -> int:
         """As `StateStore`."""
         return int(answer_of(lambda: self._claim(keys=[self.meta], args=[token])))
 
     def commit(
-        self, token: bytes, previous: int, next: int, parts: Mapping[int, bytes], alerts: Sequence[bytes]
+        self,
+        token: bytes,
+        previous: int,
+        next: int,
+        parts: Mapping[int, bytes],
+        alerts: Sequence[bytes],
+        journal: JournalChange = UNCHANGED,
     ) -> Committed:
         """As `StateStore`."""
-        keys = [self.meta, self._out, self.feed, *self.names_of(parts)]
         changed = struct.pack(f"<{len(parts)}q", *parts)
-        args: list[Any] = [token, previous, next, self._ttl_s, changed, *parts.values(), *alerts]
+        first_block = journal.first // JOURNAL_BLOCK_ROWS
+        runs = list(_cut_at_blocks(journal))
+        blocks = [f"{self.journal_prefix}{row // JOURNAL_BLOCK_ROWS}" for row, _ in runs]
+        keys = [self.meta, self._out, self.feed, *self.names_of(parts), *blocks]
+        args: list[Any] = [token, previous, next, self._ttl_s, changed, len(parts), first_block, journal.end]
+        args += parts.values()
+        for row, octets in runs:
+            args += row % JOURNAL_BLOCK_ROWS * journal.width, octets
+        args += alerts
         return Committed(answer_of(lambda: self._commit(keys=keys, args=args)).decode())
+
+    def journal(self, token: bytes, place: int, row: int) -> JournalPage | Committed:
+        """As `StateStore`; a page is a block."""
+        args: list[Any] = [token, place, row // JOURNAL_BLOCK_ROWS]
+        answer: Any = answer_of(lambda: self._read_journal(keys=[self.meta], args=args))
+        if isinstance(answer, bytes):
+            return Committed(answer.decode())
+        block, end, written_at, octets = answer
+        return JournalPage(block * JOURNAL_BLOCK_ROWS, octets, (block + 1) * JOURNAL_BLOCK_ROWS, end, written_at)
 
     def read(self, token: bytes, place: int, keys: Sequence[int]) -> list[bytes] | Committed:
         """As `StateStore`."""
@@ -137,6 +190,14 @@ class RedisStore:
         digits = struct.pack(f">{len(keys)}q", *keys).hex()
         prefix, ending = self._prefix, ":bad" if aside else ""
         return [f"{prefix}{digits[at : at + _KEY_DIGITS]}{ending}" for at in range(0, len(digits), _KEY_DIGITS)]
+
+
+def _cut_at_blocks(journal: JournalChange) -> Iterator[tuple[int, bytes]]:
+    for row, octets in journal.runs:
+        end = row + len(octets) // journal.width
+        cuts = [row, *range((row // JOURNAL_BLOCK_ROWS + 1) * JOURNAL_BLOCK_ROWS, end, JOURNAL_BLOCK_ROWS), end]
+        for first, until in pairwise(cuts):
+            yield first, octets[(first - row) * journal.width : (until - row) * journal.width]
 
 
 def key_of(name: bytes) -> int:

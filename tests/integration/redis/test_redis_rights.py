@@ -6,7 +6,7 @@ import pytest
 from rights import RIGHTS, grant, granted
 from servers import IN_MEMORY, RedisServer, require_redis
 
-from fraudsdk.entity_state.store import Committed
+from fraudsdk.entity_state.store import Committed, JournalChange
 from fraudsdk.errors import StateUnavailableError
 from fraudsdk.testing.contracts import StateStoreContract
 
@@ -58,8 +58,9 @@ class TestRedisStoreWithTheLeastRights(StateStoreContract):
 
 def everything(store):
     store.claim(b"me")
-    store.commit(b"me", 0, 1, {1: b"one"}, [b"a"])
+    store.commit(b"me", 0, 1, {1: b"one"}, [b"a"], JournalChange(8, 0, 1, ((0, bytes(8)),)))
     store.read(b"me", 1, [1])
+    store.journal(b"me", 1, 0)
     ((name, _),) = store.outbox(10)
     store.acknowledge([name])
 

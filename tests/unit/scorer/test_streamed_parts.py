@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -289,6 +290,10 @@ def test_a_part_that_is_ahead_of_its_place_is_refused():
         stream.score(0, 100, batch(0, 100))
         stream.commit()
     store._next = 50  # a store that applied half of a commit
+    with StreamedParts(CONFIG, store, b"stream") as stream, pytest.raises(CorruptStateError, match="half of a commit"):
+        stream.claim()
+    store._journal_place = 50  # nor does the journal hide it
+    store._rows.clear()
     with StreamedParts(CONFIG, store, b"stream") as stream:
         stream.claim()
         with pytest.raises(CorruptStateError, match="half of a commit"):
@@ -308,3 +313,183 @@ def test_a_damaged_part_is_left_out_and_said():
         decisions = stream.score(100, 110, batch(100, 110))
         assert all("damaged" in each.degraded_because for each in decisions)
         assert stream.scorer.counters()["stream_parts_damaged"] > 5
+
+
+def reversal(place: int, of: int, kind: str = "reversal", **fields) -> dict:
+    """A message that takes an earlier one back."""
+    original = payment(of)
+    at = NOON + timedelta(seconds=place)
+    return (
+        original
+        | {"transaction_id": f"r-{place}", "type": kind, "original_transaction_id": f"t-{of}", "event_time": at}
+        | fields
+    )
+
+
+def rows_batch(rows: list[dict]) -> Batch:
+    sent_us = np.array([int(row["event_time"].timestamp() * 1e6) for row in rows], np.int64)
+    return Batch(rows, sent_us, lambda decisions: [])
+
+
+def amendments(draw: random.Random, n: int) -> list[tuple[int, list[Said], list[dict]]]:
+    """A stream of so many messages, in batches: what is said before some of them, and which messages take earlier ones back."""
+    steps, place = [], 0
+    while place < n:
+        until = min(n, place + draw.randrange(1, 40))
+        rows = [payment(each) for each in range(place, until)]
+        said = [
+            Said(f"t-{draw.randrange(place)}", is_fraud=draw.random() < 0.6, declined=draw.choice((None, True, False)))
+            for _ in range(draw.randrange(3) if place else 0)
+        ]
+        for at in range(1, len(rows)):
+            if draw.random() < 0.1:
+                kind, amount = draw.choice((("reversal", {}), ("reversal", {"amount": "0.25"}), ("chargeback", {})))
+                rows[at] = reversal(place + at, draw.randrange(place + at), kind, **amount)
+        steps.append((until, said, rows))
+        place = until
+    return steps
+
+
+def follow(config, store, steps, place: int, *, restarts: random.Random | None = None) -> None:
+    """Read a stream to its end, by one process or by many that die one after another."""
+    stream = StreamedParts(config, store, b"stream")
+    stream.claim()
+    for until, said, rows in steps:
+        if restarts is not None and restarts.random() < 0.5:
+            stream.close()  # all that was fed has been committed
+            stream = StreamedParts(config, store, b"stream")
+            assert place == stream.claim()
+        for each in said:
+            stream.feedback(each)
+            stream.feedback(each)
+            if restarts is not None and restarts.random() < 0.3:
+                stream.commit()
+                stream.close()
+                stream = StreamedParts(config, store, b"stream")
+                stream.claim()
+                stream.feedback(each)  # its commit was not heard of: it is said once more
+        assert stream.score(place, until, rows_batch(rows)) is not None
+        assert until == stream.commit()
+        place = until
+    stream.close()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_labels_and_reversals_reach_what_they_are_about_whoever_decided_on_it(seed):
+    steps = amendments(random.Random(seed), 400)
+    alone, many = MemoryStream(), MemoryStream()
+
+    follow(CONFIG, alone, steps, 0)
+    follow(CONFIG, many, steps, 0, restarts=random.Random(seed))
+
+    assert payloads(alone) == payloads(many)
+    assert alone._rows == many._rows
+
+
+def test_a_label_after_a_restart_is_a_label_before_it():
+    before, after = MemoryStream(), MemoryStream()
+    for store, is_late in ((before, False), (after, True)):
+        stream = StreamedParts(CONFIG, store, b"stream")
+        stream.claim()
+        stream.score(0, 100, batch(0, 100))
+        stream.commit()
+        unlabelled = payloads(store)
+        if is_late:
+            stream.close()
+            stream = StreamedParts(CONFIG, store, b"stream")
+            stream.claim()
+        assert stream.feedback(Said("t-7", is_fraud=True))
+        stream.commit()
+        stream.close()
+
+        assert unlabelled != payloads(store)
+    assert payloads(before) == payloads(after)
+
+
+def test_a_label_that_is_repeated_after_a_restart_counts_once():
+    store = MemoryStream()
+    with StreamedParts(CONFIG, store, b"stream") as stream:
+        stream.claim()
+        stream.score(0, 100, batch(0, 100))
+        stream.feedback(Said("t-7", is_fraud=True))
+        stream.commit()
+        once = payloads(store)
+    for _ in range(2):
+        with StreamedParts(CONFIG, store, b"stream") as stream:
+            stream.claim()
+            assert stream.feedback(Said("t-7", is_fraud=True))
+            stream.commit()
+
+    assert once == payloads(store)
+
+
+def test_a_label_that_the_store_lost_counts_once_when_it_is_said_again():
+    store = MemoryStream()
+    with StreamedParts(CONFIG, store, b"stream") as stream:
+        stream.claim()
+        stream.score(0, 100, batch(0, 100))
+        stream.commit()
+        earlier = copy.deepcopy(store.__dict__)
+        stream.feedback(Said("t-7", is_fraud=True))
+        stream.score(100, 200, batch(100, 200))
+        stream.commit()
+        once = payloads(store)
+        store.__dict__.update(earlier)
+        stream.score(200, 210, batch(200, 210))
+        assert 100 == stream.commit()
+        for _ in range(2):
+            assert stream.feedback(Said("t-7", is_fraud=True))
+        stream.score(100, 200, batch(100, 200))
+        stream.commit()
+
+    assert once == payloads(store)
+
+
+def test_a_transaction_that_is_sent_again_after_a_restart_counts_once_and_is_a_duplicate():
+    store = MemoryStream()
+    with StreamedParts(CONFIG, store, b"stream") as stream:
+        stream.claim()
+        stream.score(0, 100, batch(0, 100))
+        stream.commit()
+        once = payloads(store)
+    again = [payment(7), payment(8) | {"event_time": NOON + timedelta(minutes=5)}]  # the second: known by its id alone
+    with StreamedParts(CONFIG, store, b"stream") as stream:
+        stream.claim()
+        decisions = list(stream.score(100, 102, rows_batch(again)))
+        stream.commit()
+
+    assert [True, True] == [each.duplicate for each in decisions]
+    assert once == payloads(store)
+
+
+def test_the_journal_is_bounded_and_what_it_forgot_is_unknown_after_a_restart_too():
+    config = dataclasses.replace(CONFIG, journal_capacity=50)
+    store = MemoryStream()
+    with StreamedParts(config, store, b"stream") as stream:
+        stream.claim()
+        for first in (0, 30, 60, 200):
+            until = {0: 30, 30: 60, 60: 200, 200: 210}[first]
+            stream.score(first, until, batch(first, until))
+            stream.commit()
+        assert 50 == len(store._rows)
+    with StreamedParts(config, store, b"stream") as stream:
+        stream.claim()
+        assert not stream.feedback(Said("t-159", is_fraud=True))
+        assert stream.feedback(Said("t-160", is_fraud=True))
+    with StreamedParts(dataclasses.replace(CONFIG, journal_capacity=20), store, b"stream") as stream:
+        stream.claim()
+        assert not stream.feedback(Said("t-189", is_fraud=True))
+        assert stream.feedback(Said("t-190", is_fraud=True))
+        stream.commit()
+    assert 20 == len(store._rows)
+
+
+def test_what_was_decided_is_not_kept_in_the_journal():
+    store = MemoryStream()
+    with StreamedParts(CONFIG, store, b"stream") as stream:
+        stream.claim()
+        margins = np.array([each.margin for each in stream.score(0, 100, batch(0, 100))])
+        stream.commit()
+    kept = b"".join(store._rows.values())
+
+    assert not [margin for margin in margins if margin.tobytes() in kept]
