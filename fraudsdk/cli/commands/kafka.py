@@ -73,6 +73,9 @@ def _add_topics(parser: argparse.ArgumentParser) -> None:
     topics.add_argument("--alerts-topic", metavar="NAME", default="fraud-alerts", help="default: %(default)s")
     topics.add_argument("--dead-letters-topic", metavar="NAME", default="transactions.dlq", help="default: %(default)s")
     topics.add_argument("--decisions-topic", metavar="NAME", help="for all decisions; without it none are sent")
+    topics.add_argument(
+        "--labels-topic", metavar="NAME", help="of labels, in as many partitions; without it none are read"
+    )
     topics.add_argument("--format", choices=("json", "avro", "protobuf"), default="json", help="default: %(default)s")
     topics.add_argument("--schemas", metavar="URL|DIR", help="a schema registry, or a folder of files such as 7.avsc")
     topics.add_argument(
@@ -99,9 +102,9 @@ def run(args: argparse.Namespace) -> None:
     metrics = _address_of(args.metrics)
     connection = connection_of(args, args.brokers, "fraudsdk")
     open_state = open_state_of(args)
-    topics = Topics(args.topic, args.alerts_topic, args.dead_letters_topic, args.decisions_topic)
+    topics = Topics(args.topic, args.alerts_topic, args.dead_letters_topic, args.decisions_topic, args.labels_topic)
     there = connection.reach()
-    for each in (topics.transactions, topics.alerts, topics.dead_letters, topics.decisions):
+    for each in (topics.transactions, topics.alerts, topics.dead_letters, topics.decisions, topics.labels):
         if each is not None and each not in there:
             raise ConfigurationError(f"{args.brokers} has no topic {each!r}; make it, or name another")
     logs.configure("info")
