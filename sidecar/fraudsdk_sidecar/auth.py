@@ -9,6 +9,7 @@ Whoever is refused is told so in one sentence that is always the same.  Why, the
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import threading
@@ -38,6 +39,8 @@ _SECRET_BYTES_MIN: Final = 32
 _RSA_BITS_MIN: Final = 2048
 # Verified tokens that are remembered until they expire; beyond it the least recent is verified again.
 _VERIFIED_MAX: Final = 4096
+# Whose address is remembered; beyond it, it is read again.
+_CONNECTIONS_MAX: Final = 1024
 _CLAIMS: Final = ("exp", "iat", "iss", "aud", "sub")
 _OF_THIS_MACHINE: Final = "unix"
 
@@ -264,7 +267,7 @@ class Authenticator:
             raise Refused("the authorization is no bearer token")
         return self._verifier.verify(token)
 
-    def by_connection(self, peer: str, connection: Mapping[str, Iterable[bytes]]) -> Client:
+    def by_connection(self, peer: str, connection: Callable[[], Mapping[str, Iterable[bytes]]]) -> Client:
         """
         The client at the other end.
 
@@ -272,8 +275,8 @@ class Authenticator:
         ----------
         peer : str
             As ``context.peer()`` names it.
-        connection : mapping
-            As ``context.auth_context()`` has it.
+        connection : callable
+            ``context.auth_context``; asked where clients must say who they are.
 
         Raises
         ------
@@ -282,12 +285,12 @@ class Authenticator:
         """
         if peer.startswith("unix:"):  # whose file says who may open it
             return Client(_OF_THIS_MACHINE, self._certificate_scopes if self._asks_who else frozenset(SCOPES))
-        name = _name_in_certificate(connection)
-        if name:
-            return Client(name, self._certificate_scopes)
-        if self._asks_who:
+        if not self._asks_who:
+            return _anonymous(peer)
+        name = _name_in_certificate(connection())
+        if not name:
             raise Refused("the client has neither token nor certificate")
-        return Client(address_of(peer), frozenset(SCOPES), is_anonymous=True)
+        return Client(name, self._certificate_scopes)
 
 
 def address_of(peer: str) -> str:
@@ -329,6 +332,11 @@ SCOPE_OF: Final[Mapping[str, str]] = MappingProxyType(
 def scope_of(method: str) -> str:
     """The scope that a method needs."""
     return SCOPE_OF.get(method, "admin")
+
+
+@functools.lru_cache(maxsize=_CONNECTIONS_MAX)
+def _anonymous(peer: str) -> Client:
+    return Client(address_of(peer), frozenset(SCOPES), is_anonymous=True)
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:

@@ -9,10 +9,12 @@ once is found by its hash.  The others are looked at on the thread that answers.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -32,6 +34,10 @@ from fraudsdk_sidecar.tracing import Tracer
 UNAUTHENTICATED_TEXT: Final = "authentication failed: send a valid bearer token or certificate"
 _HEALTH: Final = "/grpc.health.v1.Health/"
 _REFLECTION: Final = "/grpc.reflection."
+# Nobody is held for longer, whatever happens to who holds them.
+_HELD_S_MAX: Final = 1.0
+# Names whose kind is remembered; clients may call methods by any name.
+_METHODS_MAX: Final = 64
 _STREAMS_BUSY_S: Final = 1.0
 _INTERNAL_TEXT: Final = "internal error; the log of the service has more"
 _NS_PER_S: Final = 1_000_000_000
@@ -76,6 +82,8 @@ class Gate(grpc.ServerInterceptor):
         self._streams = threading.BoundedSemaphore(streams_max)
         self._waiting: dict[int, Any] = {}
         self.draining = threading.Event()
+        self._open = threading.Event()
+        self._open.set()
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """As `grpc.ServerInterceptor`."""
@@ -91,6 +99,22 @@ class Gate(grpc.ServerInterceptor):
         if handler is None or is_health:
             return handler
         return _Call(self, handler, method, client, scope_of(method)).handler()
+
+    @contextmanager
+    def held(self, settle_s: float) -> Iterator[None]:
+        """
+        Have calls wait that come now, until the block has run.
+
+        A server that stops drops what has arrived and was not yet handed out, as CANCELLED.  While nobody is answered nobody
+        calls again, and after `settle_s` nothing is on its way: whoever waits is answered on a connection that has been told to
+        go away, and calls next on another.
+        """
+        self._open.clear()
+        try:
+            time.sleep(settle_s)
+            yield
+        finally:
+            self._open.set()
 
     def drain(self) -> None:
         """End streams where they stand: after the answers under way, and at once where a stream waits for its next message."""
@@ -181,7 +205,7 @@ class _Call:
         gate = self._gate
         if self._client is None:
             try:
-                self._client = gate.authenticator.by_connection(context.peer(), context.auth_context())
+                self._client = gate.authenticator.by_connection(context.peer(), context.auth_context)
             except Refused as refused:
                 gate._tell_refused(self._method, refused)
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, UNAUTHENTICATED_TEXT)
@@ -214,6 +238,7 @@ class _Measured:
         self._context = context
 
     def __enter__(self) -> None:
+        self._call._gate._open.wait(_HELD_S_MAX)
         tracer = self._call._gate._tracer
         self._span = None if tracer is None else tracer.begin(self._call._method, self._context.invocation_metadata())
         self._call._gate._calls.begin()
@@ -269,6 +294,7 @@ def _code_of(context: Any, error: BaseException | None) -> str:
     return "OK" if error is None else "INTERNAL"
 
 
+@functools.lru_cache(maxsize=_METHODS_MAX)
 def _counted(method: str) -> str:
     """A method by a name of ours: what clients call methods that do not exist must not become labels."""
     if method.startswith((_HEALTH, _REFLECTION)) or scope_of(method) != "admin":

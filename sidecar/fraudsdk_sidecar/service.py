@@ -25,7 +25,7 @@ from grpc_reflection.v1alpha import reflection
 
 from fraudsdk.adapters.grpc import SERVICE_NAME, ScoringService
 from fraudsdk.entity_state.store import SharedStore
-from fraudsdk.errors import ConfigurationError, FraudSDKError
+from fraudsdk.errors import ConfigurationError, FraudSDKError, MissingExtraError
 from fraudsdk.model.artefact import CompiledModel, load_artefact
 from fraudsdk_sidecar.addresses import Address
 from fraudsdk_sidecar.auth import Authenticator
@@ -52,6 +52,8 @@ _PROBES_MAX: Final = 64
 _PROBE_THREADS: Final = 2
 # Others on this machine open a socket of ours as members of its group.
 _UMASK_OF_SOCKETS: Final = 0o117
+# Longer than what is on its way takes to arrive, and far less than a caller's deadline.
+_SETTLE_S: Final = 0.01
 _FOR_EVER_S: Final = 3600.0
 
 
@@ -153,7 +155,8 @@ class Service:
         self._health.announce_end()
         event(logging.INFO, "draining", f"no more calls; those under way have {drain.timeout_s:g} s")
         time.sleep(drain.announce_s)
-        stopped = self._server.stop(drain.timeout_s)
+        with self._gate.held(_SETTLE_S):
+            stopped = self._server.stop(drain.timeout_s)
         self._health.end_watches()
         self._gate.drain()
         stopped.wait(drain.timeout_s + 1.0)
@@ -313,7 +316,10 @@ def _tracer(settings: Settings) -> Tracer | None:
 def _shared(settings: Settings) -> SharedStore | None:
     if not settings.redis.url:
         return None
-    from fraudsdk.adapters.redis import SharedRedis, connect
+    try:
+        from fraudsdk.adapters.redis import SharedRedis, connect
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("redis", "redis") from error
 
     return SharedRedis(connect(settings.redis.url), settings.redis.group)
 

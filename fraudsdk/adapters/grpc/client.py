@@ -32,7 +32,7 @@ from fraudsdk.errors import ConfigurationError, InvalidTransactionError
 from fraudsdk.telemetry.clock import US_PER_S, Deadline
 
 DEFAULT_TIMEOUT_S: Final = 1.0
-# The first of three attempts is repeated after some 10 ms, the second after some 20: a restart behind a balancer is over by then.
+# The second attempt comes 10 to 20 ms after the first, the third 20 to 40 ms later, unless the service names a time.
 DEFAULT_MAX_ATTEMPTS: Final = 3
 _FIRST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.5

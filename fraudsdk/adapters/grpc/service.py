@@ -97,7 +97,9 @@ class ScoringService:
     def add_to(self, server: grpc.Server) -> None:
         """Have a server answer by this service."""
         handlers = {method.name: self._handler_of(method) for method in _SERVICE.methods}
+        # Both, as generated code does: calls of a method that is registered wait in a queue of their own, by its name.
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
+        server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
     @_answered("transaction")
     def Score(self, request: pb.ScoreRequest, context: grpc.ServicerContext) -> pb.ScoreResponse:

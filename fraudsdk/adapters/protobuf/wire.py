@@ -30,6 +30,8 @@ from fraudsdk.errors import InvalidTransactionError
 
 # Transactions that are read while the GIL is held: a millisecond.
 _AT_ONCE: Final = 2_048
+# Most messages have no more transactions; of others the places are looked for a second time, in the room that they need.
+_MOSTLY: Final = 128
 _WIRE_TYPES: Final = {
     FieldDescriptor.TYPE_STRING: kernels.BYTES,
     FieldDescriptor.TYPE_MESSAGE: kernels.BYTES,
@@ -68,9 +70,11 @@ class WireTransactions:
         self._data = data
         self._bytes = np.frombuffer(data, np.uint8)
         self._address: int = self._bytes.__array_interface__["data"][0]
-        # A transaction takes two bytes at least, though it were empty.
-        spans = np.zeros((min(max_transactions, len(data) // 2), kernels.SPAN), np.int64)
+        spans = np.empty((_MOSTLY, kernels.SPAN), np.int64)
         count, record = kernels.find_transactions(self._address, len(data), spans)
+        if _MOSTLY < count <= max_transactions:
+            spans = np.empty((count, kernels.SPAN), np.int64)
+            kernels.find_transactions(self._address, len(data), spans)
         if count < 0:
             raise InvalidTransactionError(
                 "transactions", "are in bytes that are no message", "send the contract's message"

@@ -17,22 +17,16 @@ import grpc
 import pytest
 from servers import IN_MEMORY, RedisServer, require_redis, wait_for
 
-from fraudsdk.adapters.grpc._generated import scoring_service_pb2_grpc
-from fraudsdk.adapters.protobuf import message_of
+from fraudsdk.adapters.grpc import ScoringClient
 from fraudsdk.adapters.protobuf._generated import scoring_service_pb2 as pb
 
-NOT_THERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 PING, GOAWAY, ENHANCE_YOUR_CALM = 6, 7, 11
 
 
 class Load:
-    """
-    Clients that call without a pause, and repeat a call where the service was not there to answer it.
-
-    That is UNAVAILABLE, and CANCELLED, which the core of gRPC says of a call that arrives in the moment in which a server stops.
-    """
+    """Clients of ours that call without a pause, and repeat a call so often where the service cannot be reached."""
 
     def __init__(self, target, n_clients=4, max_attempts=2):
         self._stop = threading.Event()
@@ -53,28 +47,18 @@ class Load:
             thread.join()
 
     def _call(self, client_number, target, max_attempts):
-        options = {"grpc.use_local_subchannel_pool": 1, "grpc.enable_retries": 0, "grpc.max_reconnect_backoff_ms": 200}
-        with grpc.insecure_channel(target, options=list(options.items())) as channel:
-            score = scoring_service_pb2_grpc.ScoringServiceStub(channel).Score
+        own = [("grpc.use_local_subchannel_pool", 1)]  # a connection each
+        with ScoringClient(target, timeout_s=10.0, max_attempts=max_attempts, options=own) as client:
             while not self._stop.is_set():
                 number = client_number * 1_000_000 + self.answered[client_number]
                 sent = {"transaction_id": f"t-{number}", "user_id": f"u-{number % 50}", "amount": "12.50"}
-                sent |= {"currency": "EUR", "event_time": "2026-11-23T10:00:00Z"}
                 started_s = time.monotonic()
-                self._score(score, pb.ScoreRequest(transaction=message_of(sent)), max_attempts)
+                try:
+                    client.score(sent | {"currency": "EUR", "event_time": "2026-11-23T10:00:00Z"})
+                except Exception as error:
+                    self.failures.append(f"{type(error).__name__}: {error}")
                 self.answered[client_number] += 1
                 self.latest_s = max(self.latest_s, time.monotonic() - started_s)
-
-    def _score(self, score, request, max_attempts):
-        for attempt in range(1, max_attempts + 1):
-            try:
-                score(request, timeout=10)
-                return
-            except grpc.RpcError as error:
-                if attempt == max_attempts or error.code() not in NOT_THERE:
-                    self.failures.append(f"{error.code()}: {error.details()}")
-                    return
-                time.sleep(0.02 * attempt)
 
 
 def test_a_stop_under_load_loses_no_call_that_is_repeated_once(new_sidecar):

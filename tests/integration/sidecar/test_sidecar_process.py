@@ -224,3 +224,34 @@ def test_it_prints_what_it_would_use(model):
 
     assert f'model = "{model}"' in done.stdout.splitlines()
     assert "hunter2" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "named"), [("jwt", "pyjwt"), ("grpc_health", "grpcio-health-checking"), ("redis", "redis")]
+)
+def test_a_package_that_is_not_installed_is_named_with_what_brings_it(model, package, named):
+    program = f"import sys; sys.modules[{package!r}] = None\nfrom fraudsdk_sidecar.app import main\nsys.exit(main(sys.argv[1:]))"
+    environment = {
+        **os.environ,
+        "FRAUDSDK_SIDECAR_REDIS_URL": "redis://r",
+        "FRAUDSDK_SIDECAR_HASH_KEY": "a key for tests only",
+    }
+    command = [sys.executable, "-c", program, "--model", str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+    extra = "redis" if package == "redis" else "grpc"
+    assert 2 == done.returncode
+    assert f"fraudsdk-sidecar: {named} is not installed; run: pip install 'fraudsdk[{extra}]'" in done.stderr
+
+
+def test_a_redis_that_cannot_be_reached_is_said_without_its_url(model):
+    environment = {
+        **os.environ,
+        "FRAUDSDK_SIDECAR_REDIS_URL": "redis://u:hunter2@127.0.0.1:1/0",
+        "FRAUDSDK_SIDECAR_HASH_KEY": "a key for tests only",
+    }
+    command = [sys.executable, "-m", "fraudsdk_sidecar", "--model", str(model), "--metrics-listen", ""]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+    assert 2 == done.returncode
+    assert "hunter2" not in done.stdout + done.stderr and "Traceback" not in done.stderr

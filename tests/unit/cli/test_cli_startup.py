@@ -20,6 +20,7 @@ COMMANDS = (
     "evaluate",
     "score",
     "explain",
+    "sidecar",
     "state",
     "warmup",
     "doctor",

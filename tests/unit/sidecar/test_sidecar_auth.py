@@ -191,11 +191,11 @@ def test_a_client_is_known_by_its_certificate_its_socket_or_its_address():
     asked = authenticator(verifies=False)
     open_to_all = authenticator(verifies=False, asks_who=False)
 
-    assert "till-7" == asked.by_connection("ipv4:10.0.0.7:5", {"x509_common_name": [b"till-7"]}).name
-    assert ("unix", {"score"}) == (asked.by_connection("unix:", {}).name, asked.by_connection("unix:", {}).scopes)
+    assert "till-7" == asked.by_connection("ipv4:10.0.0.7:5", lambda: {"x509_common_name": [b"till-7"]}).name
+    assert ("unix", {"score"}) == (asked.by_connection("unix:", dict).name, asked.by_connection("unix:", dict).scopes)
     with pytest.raises(Refused):
-        asked.by_connection("ipv4:10.0.0.7:5", {})
-    stranger = open_to_all.by_connection("ipv4:10.0.0.7:5", {})
+        asked.by_connection("ipv4:10.0.0.7:5", dict)
+    stranger = open_to_all.by_connection("ipv4:10.0.0.7:5", dict)
     assert ("10.0.0.7", True) == (stranger.name, stranger.is_anonymous)
 
 
