@@ -19,6 +19,9 @@ assert USER[:4] == ["user", "fraud", "on", ">secret"]
 RIGHTS = USER[2:]
 CLUSTER_RIGHTS = [word for word in RIGHTS if word != "+script|load"] + block("acl-cluster")
 SHARED_RIGHTS = block("acl-shared")
+READING_USER = block("acl-reading")
+assert READING_USER[:4] == ["user", "fraud", "on", ">secret"]
+READING_RIGHTS = READING_USER[2:]
 SENTINEL_USER = block("acl-sentinel")
 
 
