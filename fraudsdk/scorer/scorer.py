@@ -398,9 +398,7 @@ class Scorer:
             with self._lock:
                 self._state.require_room_for_batch(len(encoded))
         is_kept_elsewhere = self._asked is not None
-        batch = _Batch(
-            self._judge, encoded, sent, record, self._engine.n_features, is_kept_elsewhere=is_kept_elsewhere
-        )
+        batch = _Batch(self._judge, encoded, sent, record, self._engine.n_features, is_kept_elsewhere=is_kept_elsewhere)
         done = 0
         while done < len(encoded):
             done += self._decide_some(batch, done)
@@ -416,6 +414,17 @@ class Scorer:
             for first in range(0, len(told), _TOLD_AT_ONCE):  # a bounded queue refuses more at once than it holds
                 self._tell(*told[first : first + _TOLD_AT_ONCE])
         return decisions
+
+    def prepared(self, transaction: Transaction | Mapping[str, Any]) -> Transaction:
+        """
+        What was sent, checked, and a card number in it made a token: fit to be written down or passed on.
+
+        Raises
+        ------
+        InvalidTransactionError
+            It is wrong.
+        """
+        return self._encoder.prepare(transaction)
 
     def explain(self, transaction: Transaction | Mapping[str, Any]) -> Explanation:
         """
@@ -1014,11 +1023,11 @@ class Scorer:
         if not because:
             return decision
         self._failures["degraded"] += not decision.degraded
-        return _unkept(decision, because)
+        return unkept(decision, because)
 
     def _all_unkept(self, decisions: Decisions, because: str) -> Decisions:
         """Decisions of a batch that is not, or not surely, kept."""
-        told = {row: _unkept(decision, because) for row, decision in enumerate(decisions)}
+        told = {row: unkept(decision, because) for row, decision in enumerate(decisions)}
         with self._lock:
             self._failures["degraded"] += sum(not decision.degraded for decision in decisions)
         return Decisions(decisions.transaction_ids, decisions.scores, decisions.margins, "", told)
@@ -1075,7 +1084,8 @@ def _rows_at_once(max_entities: int, n_kinds: int, shared: SharedStore | Streame
     return _ROWS_AT_ONCE if shared is None else min(_ROWS_AT_ONCE, max_entities // (2 * n_kinds))
 
 
-def _unkept(decision: Decision, because: str) -> Decision:
+def unkept(decision: Decision, because: str) -> Decision:
+    """A decision, marked with why its transaction is not, or not surely, remembered as it should be."""
     why = f"state: {because}"
     if decision.degraded_because:
         why = f"{decision.degraded_because}; {why}"
