@@ -286,7 +286,7 @@ def row_of(scorer, transaction) -> dict[str, float]:
 
 
 def test_a_group_that_nobody_writes_is_refused_with_what_to_do(server):
-    with pytest.raises(StateUnavailableError, match="nobody has written to group 'typo'.* start who writes it"):
+    with pytest.raises(StateUnavailableError, match=r"nobody has written to group 'typo'.* start who writes it"):
         Scorer.open(CONFIG, shared=SharedRedis(server.client(), "typo", reads_only=True))
 
 
