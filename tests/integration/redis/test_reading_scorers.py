@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rights import READING_RIGHTS, grant, granted
-from servers import IN_MEMORY, RedisServer, require_redis, wait_for
+from rights import CLUSTER_ONLY_RIGHTS, READING_RIGHTS, grant, granted
+from servers import IN_MEMORY, Cluster, RedisServer, require_redis, wait_for
 
 from fraudsdk import Scorer, ScorerConfig
 from fraudsdk.errors import InvalidTransactionError, ReadOnlyStateError, StateError, StateUnavailableError
@@ -368,3 +368,22 @@ def test_a_reader_writes_nothing(server, stream, fraud):
     assert asked <= {word[1:].replace("|", "_") for word in granted(READING_RIGHTS)} | {
         *("info", "config|resetstat", "hello", "auth", "client|setinfo", "select", "ping")
     }
+
+
+def test_a_cluster_is_read_as_one_server_is(tmp_path):
+    cluster = Cluster(tmp_path).start()
+    nodes = ",".join(f"127.0.0.1:{node.port}" for node in cluster.nodes)
+    try:
+        with connect(f"redis+cluster://{nodes}", timeout_s=5) as owner:
+            stream = Stream(owner)
+            stream.take(*(purchase(i) for i in range(10)))
+            grant(owner, [*READING_RIGHTS, "+get", *CLUSTER_ONLY_RIGHTS], target_nodes=owner.PRIMARIES)
+            with connect(f"redis+cluster://fraud:secret@{nodes}", timeout_s=5) as client:
+                owner.hset("fs1:{tx}:writers", "erasing", "killed 1")  # in the middle of it, long ago
+                with Scorer.open(CONFIG, shared=SharedRedis(client, "tx", reads_only=True)) as reader:
+                    stream.take(*(purchase(i) for i in range(10, 20)))
+                    is_at_rest(reader)
+                    assert_knows_all(reader, stream.taken, purchase(50))
+            stream.close()
+    finally:
+        cluster.stop()

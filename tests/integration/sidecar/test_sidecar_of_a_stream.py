@@ -255,6 +255,14 @@ def test_a_stop_sends_what_waits(client, sidecar, cluster, consumer):
     assert 1_000 == len(cluster.read_all("transactions"))
 
 
+def test_a_stop_says_what_kafka_did_not_take(client, sidecar, cluster, consumer):
+    cluster.set_down()
+    client.score(purchase(1))
+
+    assert 2 == sidecar.stop()
+    assert "1 requests were not recorded" in sidecar.said()
+
+
 def test_a_group_that_nobody_writes_is_refused_at_the_start(new_sidecar, redis):
     sidecar = new_sidecar(redis__url=f"redis://127.0.0.1:{redis.port}", redis__group="typo", redis__reads_only=True)
     sidecar.start(wait=False)
