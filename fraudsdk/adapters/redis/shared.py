@@ -38,7 +38,7 @@ if erasing and tonumber(string.match(erasing, ' (%d+)$')) >= now then return 'ER
 if erasing then redis.call('HDEL', KEYS[1], 'erasing') end
 local schema = redis.call('HGET', KEYS[1], 'schema')
 if schema and schema ~= ARGV[1] then return 'FOREIGN' end
-if redis.call('HEXISTS', KEYS[1], 'stream') == 1 then return 'STREAM' end
+if redis.call('HGET', KEYS[1], 'stream') then return 'STREAM' end
 local slot
 for i = 0, ARGV[3] - 1 do
   local held = redis.call('HGET', KEYS[1], i)
