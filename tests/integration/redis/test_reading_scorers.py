@@ -81,8 +81,9 @@ def server(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch):
-    """Two milliseconds are little on a machine that does something else as well."""
-    monkeypatch.setattr(shared_state, "READ_BUDGET_S", 2.0)
+    """Two milliseconds, and a second, are little on a machine that does something else as well."""
+    monkeypatch.setattr(shared_state, "READ_BUDGET_S", 5.0)
+    monkeypatch.setattr(shared_state, "STALE_S", 5.0)
 
 
 @pytest.fixture
