@@ -140,6 +140,10 @@ class StateInUseError(StateError):
     """Another process has the state."""
 
 
+class ReadOnlyStateError(StateError):
+    """What was asked would change state that is only read here; ask whoever writes it."""
+
+
 class CorruptStateError(StateError):
     """A file of state is not as it was written, in a place where no crash leaves it."""
 

@@ -66,6 +66,11 @@ class Decisions(Sequence[Decision]):
         """By row, in no order, whatever is more than an approval by the score; for those who pass all of them on."""
         return self._singled_out
 
+    def with_singled_out(self, others: Mapping[int, Decision]) -> Decisions:
+        """The same but for some rows, each of which is the decision given."""
+        singled_out = {**self._singled_out, **others}
+        return Decisions(self.transaction_ids, self.scores, self.margins, self._model_version, singled_out)
+
     def flagged(self) -> list[Decision]:
         """Those whose outcome is not `APPROVE`, in order; the others are not even made."""
         return [each for _, each in self.flagged_rows()]

@@ -175,6 +175,7 @@ CHANGED_CAPACITY: Final = 0  # keys that it holds; 0: nobody wants to know
 CHANGED_N: Final = 1  # more than the capacity: some are missing
 CHANGED_BLIND: Final = 2  # 1: entities that are not in memory are taken for new, for want of an answer
 CHANGED_FULL: Final = 3  # 1: nothing more may be remembered
+CHANGED_ELSEWHERE: Final = 4  # 1: what is not remembered here may be elsewhere, and is a duplicate once it is
 CHANGED_FIRST: Final = 8
 
 COUNTER_NAMES: Final = {

@@ -187,7 +187,7 @@ class Parts:
     of : Mapping of int to sequence of bytes
         By key: the parts in the order of the writers, empty where one has none.
     mine : int
-        Which of the writers we are.
+        Which of the writers we are; -1: none.
     """
 
     of: Mapping[int, Sequence[bytes]]
@@ -227,6 +227,11 @@ class SharedStore(Protocol):
     method raises `StateUnavailableError` where the store does not answer.
     """
 
+    @property
+    def reads_only(self) -> bool:
+        """Whether it holds no slot and writes nothing: `join`, `tombstones`, `read`, `entity_keys` and `poll` are all it is for."""
+        ...
+
     def join(self, schema: bytes) -> None:
         """
         Take a slot that nobody holds, and its parts with it; also after a slot was lost.
@@ -236,7 +241,7 @@ class SharedStore(Protocol):
         StateError
             State there means something else than `schema` says, or every slot is held.
         StateUnavailableError
-            Somebody is being erased, too.
+            Somebody is being erased, too; or nobody writes what is only to be read.
         """
         ...
 

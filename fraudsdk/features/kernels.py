@@ -86,6 +86,7 @@ from fraudsdk.entity_state.kernels import (
 )
 from fraudsdk.entity_state.layout import (
     CHANGED_CAPACITY,
+    CHANGED_ELSEWHERE,
     COLUMN_TAG,
     DAY_US,
     DECAYED_WORDS,
@@ -1158,7 +1159,8 @@ def observe_at(context, ints, numbers, i, record, row):
         keys[k, 0] = entity_key(ints, i, kinds[k])
         keys[k, 1] = find(table, keys[k, 0]) if keys[k, 0] != 0 else 0
         keys[k, 2] = pool[keys[k, 1] + HEAD_LAST_US] if keys[k, 1] != 0 else NEVER_US
-    if record and changed[CHANGED_CAPACITY] != 0 and was_seen_elsewhere(ints, i, keys, pool, kinds):
+    counts_once = changed[CHANGED_CAPACITY] != 0 and (record or changed[CHANGED_ELSEWHERE] != 0)
+    if counts_once and was_seen_elsewhere(ints, i, keys, pool, kinds):
         meta[META_DUPLICATES] += 1
         return np.int64(DUPLICATE), np.int64(-1)
     read_windows(

@@ -17,6 +17,11 @@ class Elsewhere(Protocol):
     """
 
     @property
+    def reads_only(self) -> bool:
+        """Whether others remember, and nothing is remembered here."""
+        ...
+
+    @property
     def age_us(self) -> int:
         """How long ago what is known was up to date, microseconds."""
         ...

@@ -36,13 +36,14 @@ from fraudsdk.domain.values import parse_flag, parse_identifier
 from fraudsdk.encoding.encoder import EncodedTransactions, Encoder
 from fraudsdk.encoding.tables import OfSchema, rows_of
 from fraudsdk.encoding.vocabulary import Vocabulary
-from fraudsdk.entity_state.layout import CHANGED_BLIND
+from fraudsdk.entity_state.layout import CHANGED_BLIND, CHANGED_ELSEWHERE
 from fraudsdk.entity_state.store import SharedStore
 from fraudsdk.errors import (
     ConfigurationError,
     DeadlineExceededError,
     FraudSDKError,
     InvalidTransactionError,
+    ReadOnlyStateError,
     SchemaMismatchError,
     StateError,
     StateUnavailableError,
@@ -58,6 +59,7 @@ from fraudsdk.policy.policy import Policy
 from fraudsdk.policy.recorded import DecisionRecorder
 from fraudsdk.policy.spec import PolicySpec
 from fraudsdk.scorer import kernels
+from fraudsdk.scorer.asked import Asked
 from fraudsdk.scorer.elsewhere import Elsewhere
 from fraudsdk.scorer.erasure import Erased, Tombstones, erase_live
 from fraudsdk.scorer.explanations import contributions, explanation
@@ -104,12 +106,20 @@ class _Batch:
     """A batch on its way: what was sent, who judges it, and what has been decided so far."""
 
     def __init__(
-        self, judge: Judge, encoded: EncodedTransactions, sent: RowsSent, record: bool, n_features: int
+        self,
+        judge: Judge,
+        encoded: EncodedTransactions,
+        sent: RowsSent,
+        record: bool,
+        n_features: int,
+        *,
+        is_kept_elsewhere: bool,
     ) -> None:
         self.judge = judge
         self.encoded = encoded
         self.sent = sent
-        self.record = record
+        self.record = record and not is_kept_elsewhere
+        self.is_kept_elsewhere = record and is_kept_elsewhere
         self.out = np.full((len(encoded), 2), np.nan)
         # What is under way only, so that it stays in the cache.
         self.rows = np.empty((min(len(encoded), _ROWS_AT_ONCE), n_features), np.float32)
@@ -208,6 +218,8 @@ class Scorer:
         self._log = kernels.NO_LOG if self._state is None else self._state.words
         self._shared: Elsewhere | None = elsewhere_of(config, shared, self._encoder, self._engine, self._lock, clock)
         self._changed = self._engine.memory.changed
+        # Where others remember, nothing does here: a transaction that is asked for again is told by this.
+        self._asked = Asked() if self._shared is not None and self._shared.reads_only else None
         try:
             self._judge = self._judge_of(model, policy, explainer)
         except BaseException:
@@ -331,7 +343,8 @@ class Scorer:
             ``transaction_id``, one entity id, ``amount`` and ``event_time`` are required; anything else may be missing.
         record : bool
             False asks "what if": reads what is remembered and leaves it as it was.  A transaction that was recorded
-            before is then among what is remembered.
+            before is then among what is remembered.  Where state is only read nothing is remembered here either way; what
+            others remember already is a duplicate all the same.
         deadline : Deadline, optional
             When it passes, the fallback decides.
 
@@ -346,6 +359,8 @@ class Scorer:
             The transaction is wrong.  Nothing was remembered.
         """
         decision = self._decide(transaction, record, deadline)
+        if record and self._asked is not None:
+            decision = self._asked.answer(decision)
         if record and self._sink is not None:
             self._tell(decision)
         return decision
@@ -382,7 +397,8 @@ class Scorer:
         if record and self._state is not None:
             with self._lock:
                 self._state.require_room_for_batch(len(encoded))
-        batch = _Batch(self._judge, encoded, sent, record, self._engine.n_features)
+        is_kept_elsewhere = self._asked is not None
+        batch = _Batch(self._judge, encoded, sent, record, self._engine.n_features, is_kept_elsewhere=is_kept_elsewhere)
         done = 0
         while done < len(encoded):
             done += self._decide_some(batch, done)
@@ -391,11 +407,24 @@ class Scorer:
             with self._lock:
                 batch.because = self._state.settle()
         decisions = self._all_unkept(decisions, batch.because) if batch.because else decisions
+        if record and self._asked is not None:
+            decisions = self._asked.answers(decisions)
         if record and self._sink is not None:
             told = decisions[:]
             for first in range(0, len(told), _TOLD_AT_ONCE):  # a bounded queue refuses more at once than it holds
                 self._tell(*told[first : first + _TOLD_AT_ONCE])
         return decisions
+
+    def prepared(self, transaction: Transaction | Mapping[str, Any]) -> Transaction:
+        """
+        What was sent, checked, and a card number in it made a token: fit to be written down or passed on.
+
+        Raises
+        ------
+        InvalidTransactionError
+            It is wrong.
+        """
+        return self._encoder.prepare(transaction)
 
     def explain(self, transaction: Transaction | Mapping[str, Any]) -> Explanation:
         """
@@ -418,10 +447,11 @@ class Scorer:
                 if not self._shared.have_at_hand(self._ints.copy(), _PATIENCE, math.inf):
                     raise StateUnavailableError("what is known elsewhere cannot be read now; ask again later")
                 self._encoder.encode(prepared, self._ints, self._numbers)
+            self._changed[CHANGED_ELSEWHERE] = self._asked is not None
             status, known_row = self._engine.observe(self._ints, self._numbers, self._row, record=False)
             provenance = self._engine.provenance(self._ints)
             row = self._row.copy()
-        if known_row >= 0:
+        if known_row >= 0 or status == DUPLICATE:
             raise InvalidTransactionError(
                 "transaction_id",
                 "was recorded already, and would count itself",
@@ -457,6 +487,8 @@ class Scorer:
             An argument is wrong.
         StateUnavailableError
             It cannot be kept now.  To say it again is safe: it counts once.
+        ReadOnlyStateError
+            State is only read here: say it to whoever writes it.
         """
         known_as = _parsed("transaction_id", transaction_id, parse_identifier)
         if known_as is None:
@@ -468,6 +500,10 @@ class Scorer:
             raise InvalidTransactionError("is_fraud", "and declined are both missing", "say at least one of them")
         said = [] if is_fraud is None else [label_bits(is_fraud)]
         said += [] if declined is None else [answer_bits(declined)]
+        if self._asked is not None:
+            raise ReadOnlyStateError(
+                "state is only read here, and labels change it; tell whoever writes it: of a stream, by its topic of labels"
+            )
         with self._lock:
             if self._shared is not None and not self._engine.remembers(key):
                 return all([self._shared.pass_on(key, *bits) for bits in said])  # noqa: C419  # each is said
@@ -687,6 +723,8 @@ class Scorer:
                 mapping, latest_us = id(sent), self._clock.now_us() + self._future_skew_us
                 status, because = NEEDS_ROOM, ""
                 self._changed[CHANGED_BLIND] = 0
+                self._changed[CHANGED_ELSEWHERE] = record and self._asked is not None
+                record = record and self._asked is None
                 while status in _NOT_YET:
                     if transaction is not None:
                         mapping, latest_us = 0, kernels.LATEST_US
@@ -832,6 +870,7 @@ class Scorer:
         judge, rows, seen, failed = batch.judge, batch.rows, batch.seen[: len(ints)], None
         seen[:, 0] = _UNSEEN
         n: int = 0
+        self._changed[CHANGED_ELSEWHERE] = batch.is_kept_elsewhere
         try:
             while True:
                 n = kernels.observe_many(ints, numbers, n, batch.record, rows, self._context, seen)
@@ -986,11 +1025,11 @@ class Scorer:
         if not because:
             return decision
         self._failures["degraded"] += not decision.degraded
-        return _unkept(decision, because)
+        return unkept(decision, because)
 
     def _all_unkept(self, decisions: Decisions, because: str) -> Decisions:
         """Decisions of a batch that is not, or not surely, kept."""
-        told = {row: _unkept(decision, because) for row, decision in enumerate(decisions)}
+        told = {row: unkept(decision, because) for row, decision in enumerate(decisions)}
         with self._lock:
             self._failures["degraded"] += sum(not decision.degraded for decision in decisions)
         return Decisions(decisions.transaction_ids, decisions.scores, decisions.margins, "", told)
@@ -1025,6 +1064,8 @@ class Scorer:
             self._n_waiting -= 1
         kept = self._engine.verdict_of(journal_row, key)
         decision = self._recorder.unpack(sent.transaction_id, kept.margin, kept.score, kept.verdict)
+        if decision is None and self._asked is not None:
+            decision = self._asked.first(sent.transaction_id)
         if decision is None:
             self._failures["degraded"] += 1
             decision = self._fallback(self._judge, sent, None, "duplicate: its first decision is not known")
@@ -1045,7 +1086,8 @@ def _rows_at_once(max_entities: int, n_kinds: int, shared: SharedStore | Streame
     return _ROWS_AT_ONCE if shared is None else min(_ROWS_AT_ONCE, max_entities // (2 * n_kinds))
 
 
-def _unkept(decision: Decision, because: str) -> Decision:
+def unkept(decision: Decision, because: str) -> Decision:
+    """A decision, marked with why its transaction is not, or not surely, remembered as it should be."""
     why = f"state: {because}"
     if decision.degraded_because:
         why = f"{decision.degraded_because}; {why}"

@@ -10,6 +10,8 @@ State that several processes share: memory in front of a store that holds a part
 
 What is in memory is decided on without a call.  Own events count at once; those of others within a flush and a refresh.  Where the
 store does not answer decisions go on from what is known and say so, and what happens meanwhile is written once it does.
+
+Of a store that is only read the left half is missing: nothing is remembered here, and so nothing is written.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ class SharedState:
     Parameters
     ----------
     store : SharedStore
+        Of one that `reads_only` nothing is to be remembered.
     codec : PartCodec
     schema : bytes
         What parts mean: the same for all who share them.
@@ -90,7 +93,7 @@ class SharedState:
     StateError
         The store is of other features, or has no room for one more writer.
     StateUnavailableError
-        It does not answer.
+        It does not answer, or is only to be read and nobody writes it.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class SharedState:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._store = store
+        self.reads_only = store.reads_only
         self._codec = codec
         self._schema = schema
         self._engine = engine
@@ -326,7 +330,8 @@ class SharedState:
                 self.room()
             self._thread.join()
             self._readers.shutdown(wait=False, cancel_futures=True)
-            self._finish()
+            if not self.reads_only:
+                self._finish()
             self._has_left = True
 
     def abandon(self) -> None:
@@ -376,7 +381,8 @@ class SharedState:
     def _take_up(self, key: int, parts: Parts, unanswered: bytes | None = None) -> None:
         """Remember an entity as all know it; of a commit that was not answered when it was read, as we would have it."""
         of = [*parts.of[key]]
-        of[parts.mine] = unanswered or of[parts.mine]
+        if unanswered:
+            of[parts.mine] = unanswered
         said = self._codec.take_up(self._memory, key, of, parts.mine, lacks_stored=key in self._unread)
         self._engine.adopt_memory()
         if key in self._unread:
@@ -388,7 +394,7 @@ class SharedState:
             self._damaged.add(key)
         elif not damaged:
             self._damaged.discard(key)
-        if said[parts.mine] is not Taken.TAKEN:
+        if not self.reads_only and said[parts.mine] is not Taken.TAKEN:
             self._damaged_here.add(key)
 
     # --- what the thread does ----------------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ class StreamedState:
     It is made first, and given to the scorer, which begins it.
     """
 
+    reads_only: Final = False
+
     def __init__(self) -> None:
         self._load: Load | None = None
         self._place = 0

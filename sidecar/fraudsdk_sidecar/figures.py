@@ -12,13 +12,17 @@ from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import numpy as np
 
 from fraudsdk.domain.decision import Decision, Outcome
 from fraudsdk.domain.decisions import Decisions
 from fraudsdk.scorer import Scorer
+from fraudsdk.scorer.scorer import unkept
+
+if TYPE_CHECKING:
+    from fraudsdk.adapters.kafka.recorder import TransactionRecorder
 
 S = TypeVar("S")
 
@@ -145,23 +149,42 @@ class DecisionFigures:
 
 
 class ObservedScorer(Scorer):
-    """A scorer that counts what it decides, where the transaction is remembered."""
+    """A scorer that counts what it decides, where the transaction is remembered; here, or by whoever is told by a recorder."""
 
     figures: DecisionFigures
+    recorder: TransactionRecorder | None = None
 
-    def score(self, *args: Any, record: bool = True, **more: Any) -> Decision:
+    def score(self, transaction: Any, *, record: bool = True, **more: Any) -> Decision:
         """As `Scorer`."""
-        decision = super().score(*args, record=record, **more)
+        decision = super().score(transaction, record=record, **more)
         if record:
+            if self.recorder is not None and (because := self._record(self.recorder, transaction)):
+                decision = unkept(decision, because)
             self.figures.count(decision)
         return decision
 
     def score_batch(self, table: Any, *, record: bool = True, **more: Any) -> Decisions:
-        """As `Scorer`."""
+        """As `Scorer`, of a table that also gives its rows one by one."""
         decisions = super().score_batch(table, record=record, **more)
         if record:
+            if self.recorder is not None:
+                told = {row: self._record(self.recorder, table.row(row)) for row in range(len(decisions))}
+                worse = {row: unkept(decisions[row], because) for row, because in told.items() if because}
+                decisions = decisions.with_singled_out(worse) if worse else decisions
             self.figures.count_all(decisions)
         return decisions
+
+    def counters(self) -> dict[str, int]:
+        """As `Scorer`, and what became of requests that were recorded."""
+        return super().counters() | ({} if self.recorder is None else self.recorder.counters())
+
+    def _record(self, recorder: TransactionRecorder, transaction: Any) -> str:
+        """
+        Have a request remembered by others; empty, or why that is not sure.
+
+        One that was sent before is sent again: whoever consumes it counts it once, and it may have been refused then.
+        """
+        return recorder.record(self.prepared(transaction)) or recorder.doubt()
 
 
 class _CallShard:

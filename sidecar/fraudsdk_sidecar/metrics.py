@@ -42,7 +42,7 @@ _SCRAPER_TIMEOUT_S: Final = 5.0
 _US_PER_S: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
 # Of `Scorer.counters`: what can go down is no counter.
-_GAUGES: Final = ("entities", "state_bytes", "tile_ladders", "shared_entities_waiting")
+_GAUGES: Final = ("entities", "state_bytes", "tile_ladders", "shared_entities_waiting", "requests_waiting")
 
 
 class ServiceCollector(Collector):

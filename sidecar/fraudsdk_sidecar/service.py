@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -25,7 +25,7 @@ from grpc_reflection.v1alpha import reflection
 
 from fraudsdk.adapters.grpc import SERVICE_NAME, ScoringService
 from fraudsdk.entity_state.store import SharedStore
-from fraudsdk.errors import ConfigurationError, FraudSDKError, MissingExtraError
+from fraudsdk.errors import ConfigurationError, FraudSDKError, MissingExtraError, StreamUnavailableError
 from fraudsdk.model.artefact import CompiledModel, load_artefact
 from fraudsdk_sidecar.addresses import Address
 from fraudsdk_sidecar.auth import Authenticator
@@ -40,6 +40,9 @@ from fraudsdk_sidecar.metrics import MetricsServer, ServiceCollector, registry_o
 from fraudsdk_sidecar.settings import Settings, changed
 from fraudsdk_sidecar.signals import hold, next_of
 from fraudsdk_sidecar.tracing import Tracer
+
+if TYPE_CHECKING:
+    from fraudsdk.adapters.kafka.recorder import TransactionRecorder
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A token of the longest that is read, and as much again.
@@ -86,8 +89,11 @@ class Service:
             tracer = _tracer(settings)
             if tracer is not None:
                 self._resources.callback(tracer.close)
+            recorder = _recorder(settings)
+            if recorder is not None:
+                self._resources.callback(recorder.close)  # once the scorer has
             self._scorer = ObservedScorer.open(config, shared=_shared(settings))
-            self._scorer.figures = DecisionFigures()
+            self._scorer.figures, self._scorer.recorder = DecisionFigures(), recorder
             self._resources.callback(self._scorer.close)
             calls, self._limiter = CallFigures(), RateLimiter(Rates.of_settings(settings), settings.limits.clients)
             self._gate = Gate(
@@ -321,7 +327,37 @@ def _shared(settings: Settings) -> SharedStore | None:
     except ModuleNotFoundError as error:
         raise MissingExtraError("redis", "redis") from error
 
-    return SharedRedis(connect(settings.redis.url), settings.redis.group)
+    return SharedRedis(connect(settings.redis.url), settings.redis.group, reads_only=settings.redis.reads_only)
+
+
+def _recorder(settings: Settings) -> TransactionRecorder | None:
+    to = settings.record_to
+    if not to.brokers:
+        return None
+    try:
+        from fraudsdk.adapters.kafka.connection import KafkaConnection
+        from fraudsdk.adapters.kafka.recorder import TransactionRecorder
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "confluent_kafka", "kafka") from error
+
+    files = {"ca_file": to.ca, "certificate_file": to.certificate, "key_file": to.key}
+    connection = KafkaConnection(
+        to.brokers,
+        client_id="fraudsdk-sidecar",
+        user=to.user,
+        password=to.password,
+        tls=to.tls,
+        **{name: str(file) for name, file in files.items() if file is not None},
+    )
+    recorder = TransactionRecorder(connection, to.topic, max_queued=to.queue)
+    try:
+        recorder.check()
+    except StreamUnavailableError as error:  # it may come; until then requests wait, and decisions say so
+        event(logging.WARNING, "recorder-waits", str(error))
+    except FraudSDKError:
+        recorder.close()
+        raise
+    return recorder
 
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:

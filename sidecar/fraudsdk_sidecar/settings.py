@@ -65,6 +65,26 @@ class RedisSettings:
 
     url: str = text("", "Redis that processes share their state in; see docs/redis.md", is_secret=True)
     group: str = text("s", "processes of one group share their state")
+    reads_only: bool = flag(
+        False, "read what others of the group remember, such as the consumers of a stream; write nothing"
+    )
+
+
+@dataclass(frozen=True)
+class RecordSettings:
+    """Where requests are recorded that others are to remember."""
+
+    brokers: str = text(
+        "", "Kafka brokers, HOST:PORT,HOST:PORT, that requests are sent to for their consumer to remember"
+    )
+    topic: str = text("transactions", "topic of those requests")
+    user: str = text("", "SASL/SCRAM-SHA-512; needs tls")
+    password: str = text("", "password of that user", is_secret=True)
+    tls: bool = flag(False, "encrypt, and check the certificate of brokers")
+    ca: Path | None = path("PEM authorities of brokers, in place of the system's")
+    certificate: Path | None = path("PEM certificate of ours, where brokers ask for one")
+    key: Path | None = path("PEM key of that certificate")
+    queue: int = whole(100_000, 100, 1_000_000, "requests that wait for brokers; beyond it they are not recorded")
 
 
 @dataclass(frozen=True)
@@ -188,6 +208,7 @@ class Settings:
     insecure: bool = flag(False, "serve other machines without TLS or without asking who they are")
     reflection: bool = flag(True, "tell clients which methods there are")
     redis: RedisSettings = dataclasses.field(default_factory=RedisSettings)
+    record_to: RecordSettings = dataclasses.field(default_factory=RecordSettings)
     tls: TlsSettings = dataclasses.field(default_factory=TlsSettings)
     auth: AuthSettings = dataclasses.field(default_factory=AuthSettings)
     limits: LimitSettings = dataclasses.field(default_factory=LimitSettings)
@@ -370,6 +391,13 @@ def _check_state(settings: Settings) -> None:
     if (settings.state_dir or settings.redis.url) and not has_key:
         raise ConfigurationError(
             "state that is kept or shared needs hash_key or hash_key_file; set one, always the same"
+        )
+    if settings.redis.reads_only and not settings.redis.url:
+        raise ConfigurationError("redis.reads_only is set without redis.url; say where to read")
+    if settings.record_to.brokers and not settings.redis.reads_only:
+        raise ConfigurationError(
+            "record_to.brokers is set without redis.reads_only: what is remembered here and by a consumer as well counts twice; "
+            "set redis.reads_only, or leave record_to out"
         )
     if settings.workers > 1 and not settings.redis.url:
         raise ConfigurationError(

@@ -7,6 +7,7 @@ The product's errors as statuses of gRPC, and back: the one table of both.
 | `StateUnavailableError`    | UNAVAILABLE         | RetryInfo                      | `ServiceUnavailableError`  |
 | `DeadlineExceededError`    | DEADLINE_EXCEEDED   |                                | `DeadlineExceededError`    |
 | `ModelError`               | FAILED_PRECONDITION |                                | `ModelError`               |
+| `ReadOnlyStateError`       | UNIMPLEMENTED       |                                | `ServiceError`             |
 | anything else              | INTERNAL            | none, and no text of the cause | `ServiceError`             |
 """
 
@@ -26,6 +27,7 @@ from fraudsdk.errors import (
     FraudSDKError,
     InvalidTransactionError,
     ModelError,
+    ReadOnlyStateError,
     StateUnavailableError,
 )
 
@@ -100,6 +102,8 @@ def status_of(error: Exception, where: str = "") -> status_pb2.Status:
         return _status(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
     if isinstance(error, ModelError):
         return _status(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+    if isinstance(error, ReadOnlyStateError):
+        return _status(grpc.StatusCode.UNIMPLEMENTED, str(error))
     return _status(grpc.StatusCode.INTERNAL, "the service failed; its log says why")
 
 

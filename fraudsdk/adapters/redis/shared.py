@@ -8,7 +8,8 @@ State that several processes share in Redis, each writing parts of its own.
     fs1:{GROUP}:told        STREAM  labels and answers for transactions that another process decided on
     fs1:{GROUP}:tombstones  HASH    mark of who was erased = when, microseconds since the Unix epoch
 
-and, of the writer of slot N, what `RedisStore` keeps for ``GROUP.N``.
+and, of the writer of slot N, what `RedisStore` keeps for ``GROUP.N``.  Whoever only reads has no slot and leaves no trace; the
+group may be one that a stream writes (`fraudsdk.adapters.redis.stream`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import redis
 
@@ -37,7 +38,7 @@ if erasing and tonumber(string.match(erasing, ' (%d+)$')) >= now then return 'ER
 if erasing then redis.call('HDEL', KEYS[1], 'erasing') end
 local schema = redis.call('HGET', KEYS[1], 'schema')
 if schema and schema ~= ARGV[1] then return 'FOREIGN' end
-if redis.call('HEXISTS', KEYS[1], 'stream') == 1 then return 'STREAM' end
+if redis.call('HGET', KEYS[1], 'stream') then return 'STREAM' end
 local slot
 for i = 0, ARGV[3] - 1 do
   local held = redis.call('HGET', KEYS[1], i)
@@ -87,6 +88,13 @@ class SharedRedis:
         A process that has not been heard of for so long may lose its slot to another, where no slot is free.
     ttl_s : int
         Entities that have not changed for so long expire; 0: never.  It should be more than the longest window.
+    reads_only : bool
+        Read what the writers of a group keep, also where that is a stream, and write nothing.  `group` is theirs, and the other
+        options are theirs too.
+
+    Attributes
+    ----------
+    reads_only : bool
     """
 
     def __init__(
@@ -94,6 +102,7 @@ class SharedRedis:
         client: Client,
         group: str = "s",
         *,
+        reads_only: bool = False,
         max_writers: int = 16,
         lease_s: float = 30.0,
         ttl_s: int = DEFAULT_TTL_S,
@@ -104,6 +113,7 @@ class SharedRedis:
             raise ConfigurationError(f"lease_s must be from 1 to 3600, was {lease_s!r}; correct it")
         if not 0 <= ttl_s <= 2**31:
             raise ConfigurationError(f"ttl_s must be 0 or a number of seconds, was {ttl_s!r}; correct it")
+        self.reads_only = reads_only
         self._client = client
         self._group = group
         self._max_writers = max_writers
@@ -112,6 +122,7 @@ class SharedRedis:
         self._is_cluster = isinstance(client, redis.RedisCluster)
         self._writers_key = f"fs1:{{{group}}}:writers"
         self._told_key = f"fs1:{{{group}}}:told"
+        self._tombstones_key = f"fs1:{{{group}}}:tombstones"
         self._lease = client.register_script(_LEASE)
         self._keep = client.register_script(_KEEP)
         self._slot = -1
@@ -122,21 +133,36 @@ class SharedRedis:
         self._feeds: dict[int, _Feed] = {}
         self._last_told = b"0-0"
         self._has_missed = False  # changes of others that nobody was told of yet
+        self._claims: dict[int, Any] = {}  # by whom slots were held when we looked last; of a reader
+        self._buried: dict[Any, Any] = {}
         self._store_of(0)  # refuses what will not do
         self._kept_at_s = 0.0
 
     def join(self, schema: bytes) -> None:
         """As `SharedStore`."""
-        token, self._schema = secrets.token_hex(16).encode(), schema.hex()
+        self._schema = schema.hex()
+        if self.reads_only:
+            self._join_as_reader()
+        else:
+            self._join_as_writer()
+        self._has_missed = False  # there is nothing yet that could be out of date
+
+    def _join_as_reader(self) -> None:
+        slots, is_erasing = self._read_slots()
+        if is_erasing:
+            self._refuse_while_erasing()
+        self._feeds, self._claims = {}, {}
+        self._follow_new_writers(slots)
+        self._claims = self._claimed_by()
+
+    def _join_as_writer(self) -> None:
+        token = secrets.token_hex(16).encode()
         args: list[Any] = [self._schema, token, self._max_writers, self._lease_ms]
         slot = answer_of(lambda: self._lease(keys=[self._writers_key], args=args))
         if slot == b"ERASING":
-            raise StateUnavailableError(f"somebody is being erased from group {self._group!r}; join again later")
+            self._refuse_while_erasing()
         if slot == b"FOREIGN":
-            raise StateError(
-                f"state of group {self._group!r} in Redis is of other features, another vocabulary or another hash_key; "
-                "open with those, or name another group"
-            )
+            self._refuse_as_foreign()
         if slot == b"STREAM":
             raise StateError(
                 f"group {self._group!r} in Redis follows a stream, which alone writes it; name another group to write to"
@@ -154,12 +180,11 @@ class SharedRedis:
         newest: list[Any] = answer_of(lambda: self._client.xrevrange(self._told_key, count=1))
         self._last_told = newest[0][0] if newest else b"0-0"
         self._follow_new_writers(self._written_slots()[0])
-        self._has_missed = False  # there is nothing yet that could be out of date
 
     def tombstones(self) -> list[tuple[int, int]]:
         """As `SharedStore`."""
-        found = answer_of(lambda: self._client.hgetall(f"fs1:{{{self._group}}}:tombstones"))
-        return [(int(mark), int(erased_us)) for mark, erased_us in found.items()]
+        self._buried = answer_of(lambda: self._client.hgetall(self._tombstones_key))
+        return [(int(mark), int(erased_us)) for mark, erased_us in self._buried.items()]
 
     def resume(self) -> None:
         """As `SharedStore`."""
@@ -176,7 +201,7 @@ class SharedRedis:
     def read(self, keys: Sequence[int]) -> Parts:
         """As `SharedStore`."""
         mine = self._slot
-        slots = sorted({*self._feeds, mine})
+        slots = sorted({*self._feeds} if self.reads_only else {*self._feeds, mine})
         pipe = self._client.pipeline(transaction=False)
         for slot in slots:
             names = self._store_of(slot).names_of(keys)
@@ -191,7 +216,7 @@ class SharedRedis:
             rows = [answers[first : first + len(keys)] for first in range(0, len(answers), len(keys))]
         return Parts(
             {key: [row[i] or b"" for row in rows] for i, key in enumerate(keys)},
-            slots.index(mine),
+            -1 if self.reads_only else slots.index(mine),
         )
 
     def entity_keys(self) -> Iterator[list[int]]:
@@ -209,25 +234,58 @@ class SharedRedis:
 
     def poll(self) -> Changes:
         """As `SharedStore`."""
+        return self._poll_as_reader() if self.reads_only else self._poll_as_writer()
+
+    def _poll_as_writer(self) -> Changes:
         self._keep_lease()
         slots, must_leave = self._written_slots()
         self._follow_new_writers(slots)
-        keys: set[int] = set()
-        following = list(self._feeds.values())
         pipe = self._client.pipeline(transaction=False)
         pipe.hmget(self._own.meta, "tok", "o")
         pipe.xread({self._told_key: self._last_told}, count=_TOLD_AT_ONCE)
-        for feed in following:
-            pipe.xread({feed.name: feed.last}, count=_FEED_ENTRIES)
-        (token, place), told, *answers = answer_of(pipe.execute)
+        (token, place), told, *answers = self._read_feeds(pipe)
         if token not in (None, self._token):
             raise Lost
+        keys, is_everything = self._taken_from(answers)
+        has_lost_ours = token is None or int(place or 0) != self._place
+        return Changes(keys, is_everything, has_lost_ours, tuple(self._amendments_in(told)), must_leave)
+
+    def _poll_as_reader(self) -> Changes:
+        slots, must_leave = self._read_slots()
+        self._follow_new_writers(slots)
+        keys, is_everything = self._taken_from(self._read_feeds(self._client.pipeline(transaction=False)))
+        return Changes(keys, is_everything, False, (), must_leave or self._was_somebody_erased())
+
+    def _was_somebody_erased(self) -> bool:
+        """
+        Whether somebody was erased while we looked away.  Nobody waits for a reader to leave.
+
+        Whoever erases claims all slots first and leaves the tombstones last: a claim that has changed is of one who erases,
+        or did, or of a new writer.
+        """
+        claims = self._claimed_by()
+        if claims == self._claims:
+            return False
+        if self._buried != answer_of(lambda: self._client.hgetall(self._tombstones_key)):
+            return True
+        self._claims = claims
+        return False
+
+    def _read_feeds(self, pipe: Any) -> list[Any]:
+        """What `pipe` was to ask, and then what is new in each feed."""
+        for feed in self._feeds.values():
+            pipe.xread({feed.name: feed.last}, count=_FEED_ENTRIES)
+        answers: list[Any] = answer_of(pipe.execute)
+        return answers
+
+    def _taken_from(self, answers: Sequence[Any]) -> tuple[frozenset[int], bool]:
+        """What others changed, by the answers of their feeds; and whether some of it cannot be said."""
+        keys: set[int] = set()
         is_everything, self._has_missed = self._has_missed, True
-        for feed, answer in zip(following, answers, strict=True):
+        for feed, answer in zip(self._feeds.values(), answers, strict=True):
             is_everything |= not feed.take(answer, keys)
         self._has_missed = False
-        has_lost_ours = token is None or int(place or 0) != self._place
-        return Changes(frozenset(keys), is_everything, has_lost_ours, tuple(self._amendments_in(told)), must_leave)
+        return frozenset(keys), is_everything
 
     def tell(self, amendments: Sequence[tuple[int, int, int]]) -> None:
         """As `SharedStore`."""
@@ -246,8 +304,9 @@ class SharedRedis:
         answer_of(move)
 
     def leave(self) -> None:
-        """As `SharedStore`."""
-        self._renew(0)
+        """As `SharedStore`; a reader holds nothing."""
+        if not self.reads_only:
+            self._renew(0)
 
     @property
     def _own(self) -> RedisStore:
@@ -279,6 +338,42 @@ class SharedRedis:
         """Slots that others ever had, and whether somebody is being erased."""
         held = answer_of(lambda: self._client.hkeys(self._writers_key))
         return {int(slot) for slot in held if slot.isdigit()} - {self._slot}, b"erasing" in held
+
+    def _read_slots(self) -> tuple[set[int], bool]:
+        """Slots of a group that is only read, and whether somebody is being erased; refused where it is not what we can read."""
+        held = answer_of(lambda: self._client.hgetall(self._writers_key))
+        slots = {int(slot) for slot in held if slot.isdigit()}
+        if not slots:
+            raise StateUnavailableError(
+                f"nobody has written to group {self._group!r} in Redis; start who writes it, or name another group"
+            )
+        if held.get(b"schema", self._schema.encode()) != self._schema.encode():
+            self._refuse_as_foreign()
+        erasing = held.get(b"erasing")
+        # A lease that ran out is of one who died; whoever joins next takes it away, and that is nobody who only reads.
+        return slots, erasing is not None and int(erasing.rpartition(b" ")[2]) >= self._now_ms()
+
+    def _now_ms(self) -> int:
+        """By Redis' own clock."""
+        said: Any = answer_of(self._client.time)
+        seconds, microseconds = next(iter(said.values())) if isinstance(said, dict) else said
+        return int(seconds) * 1_000 + int(microseconds) // 1_000
+
+    def _claimed_by(self) -> dict[int, Any]:
+        """By slot, the token of whoever claimed it last."""
+        pipe = self._client.pipeline(transaction=False)
+        for slot in self._feeds:
+            pipe.hget(self._store_of(slot).meta, "tok")
+        return dict(zip(self._feeds, answer_of(pipe.execute), strict=True))
+
+    def _refuse_while_erasing(self) -> NoReturn:
+        raise StateUnavailableError(f"somebody is being erased from group {self._group!r}; join again later")
+
+    def _refuse_as_foreign(self) -> NoReturn:
+        raise StateError(
+            f"state of group {self._group!r} in Redis is of other features, another vocabulary or another hash_key; "
+            "open with those, or name another group"
+        )
 
     def _follow_new_writers(self, slots: set[int]) -> None:
         """Follow writers that were not followed yet; what they had changed is not known."""

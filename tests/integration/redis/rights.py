@@ -17,8 +17,12 @@ def block(language: str) -> list[str]:
 USER = block("acl")
 assert USER[:4] == ["user", "fraud", "on", ">secret"]
 RIGHTS = USER[2:]
-CLUSTER_RIGHTS = [word for word in RIGHTS if word != "+script|load"] + block("acl-cluster")
+CLUSTER_ONLY_RIGHTS = block("acl-cluster")
+CLUSTER_RIGHTS = [word for word in RIGHTS if word != "+script|load"] + CLUSTER_ONLY_RIGHTS
 SHARED_RIGHTS = block("acl-shared")
+READING_USER = block("acl-reading")
+assert READING_USER[:4] == ["user", "fraud", "on", ">secret"]
+READING_RIGHTS = READING_USER[2:]
 SENTINEL_USER = block("acl-sentinel")
 
 

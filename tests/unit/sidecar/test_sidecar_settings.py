@@ -62,6 +62,11 @@ def test_without_a_word_it_serves_this_machine_alone(load_settings):
         ({"flags": ["--hash-key-file", "f"], "environment": {"FRAUDSDK_SIDECAR_HASH_KEY": KEY}}, "both set"),
         ({"environment": {"FRAUDSDK_SIDECAR_HASH_KEY": "short"}}, "at least 16 bytes"),
         ({"flags": ["--state-dir", "s"], "environment": {"FRAUDSDK_SIDECAR_REDIS_URL": "redis://r"}}, "leave one out"),
+        ({"flags": ["--redis-reads-only"]}, "redis.reads_only is set without redis.url"),
+        (
+            {"flags": ["--record-to-brokers", "k:9092"]},
+            "record_to.brokers is set without redis.reads_only: .* counts twice",
+        ),
         ({"flags": ["--tls-certificate", "c"]}, "belong together"),
         ({"flags": ["--tls-client-ca", "c"]}, "tls.client_ca is set without"),
         ({"file": '[auth]\nkeys = ["HS256=f"]'}, "auth.keys need auth.audience and auth.issuer"),
