@@ -69,7 +69,7 @@ from fraudsdk.scorer.sent import RowsSent, Sent, SentRows, id_of, is_readable_by
 from fraudsdk.scorer.streamed_state import StreamedState
 from fraudsdk.sinks.port import DecisionSink
 from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock, Deadline
-from fraudsdk.telemetry.histogram import LatencySummary
+from fraudsdk.telemetry.histogram import LatencySummary, MicrosecondHistogram
 
 # How long a duplicate waits for the decision it duplicates, where its caller sets no deadline.
 _TWIN_WAIT_S: Final = 0.25
@@ -558,6 +558,11 @@ class Scorer:
         """
         with self._lock:
             return self._latency.summaries()
+
+    def stage_histograms(self) -> dict[str, MicrosecondHistogram]:
+        """`latencies` as the histograms that they are read from, copied; for whoever adds up those of several processes."""
+        with self._lock:
+            return self._latency.histograms()
 
     def feature_latencies(self) -> dict[str, LatencySummary]:
         """What each feature took, alone, of one single transaction in 1,024; in the order of the row."""

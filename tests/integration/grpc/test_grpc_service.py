@@ -575,6 +575,50 @@ def test_a_service_that_comes_late_is_waited_for_within_the_deadline(config, tra
             late.close()
 
 
+class Cancels(grpc.ServerInterceptor):
+    """Cancels so many calls that nobody asked to cancel, as a server does that stops."""
+
+    def __init__(self, times):
+        self.left = times
+
+    def intercept_service(self, continuation, details):
+        if self.left == 0:
+            return continuation(details)
+        self.left -= 1
+        return grpc.unary_unary_rpc_method_handler(lambda _, context: context.abort(grpc.StatusCode.CANCELLED, "stops"))
+
+
+def test_a_cancellation_that_nobody_asked_for_is_made_up_for(config, transactions):
+    served = Served(config, interceptors=[Cancels(2)])
+    try:
+        assert "again" == served.client.score(new(transactions[0], "again")).transaction_id
+        assert 1 == served.scorer.counters()["events"]
+    finally:
+        served.close()
+
+
+def test_cancellations_without_end_are_a_service_that_is_not_there(config, transactions):
+    served = Served(config, interceptors=[Cancels(-1)])
+    try:
+        with pytest.raises(ServiceUnavailableError, match="CANCELLED"):
+            served.client.score(transactions[0])
+    finally:
+        served.close()
+
+
+def test_a_call_under_a_client_that_is_closed_is_not_made_again(alone, transactions):
+    alone.scorer.gate.clear()
+    with ThreadPoolExecutor(1) as caller:
+        call = caller.submit(alone.client.score, new(transactions[0], "closed"))
+        assert alone.scorer.entered.wait(20)
+        alone.client.close()
+        with pytest.raises(ServiceUnavailableError, match="CANCELLED"):
+            call.result(20)
+    alone.scorer.gate.set()
+
+    assert 1 == len(alone.scorer.deadlines)
+
+
 def test_a_service_that_is_not_there_is_unavailable(transactions):
     with ScoringClient(f"127.0.0.1:{free_port()}", timeout_s=5) as client, pytest.raises(ServiceUnavailableError):
         client.score(transactions[0])
