@@ -121,7 +121,7 @@ def test_a_public_key_of_an_unknown_kind_is_refused_and_ends_nothing(tls, tmp_pa
     certificates = Certificates(tls)
     tls.certificate.write_bytes(strange.read_bytes())
 
-    with pytest.raises(ConfigurationError, match="tls.certificate .* public key of a kind"):
+    with pytest.raises(ConfigurationError, match=r"tls\.certificate .* public key of a kind"):
         certificates.prepare(tls)
     certificates.poll()
     assert certificates._fetch() is None
