@@ -27,7 +27,7 @@ test: .venv/.ready  ## the tests
 
 fuzz: .venv/.ready  ## readers of kept state under a fuzzer, FUZZ_SECONDS each; inputs that break one are put into .fuzz
 	@mkdir -p .fuzz
-	@for reader in parts log snapshot; do PYTHONPATH=.:tests/parity $(RUN) python tests/fuzz/fuzz_readers.py $$reader \
+	@for reader in parts log snapshot wire; do PYTHONPATH=.:tests/parity $(RUN) python tests/fuzz/fuzz_readers.py $$reader \
 	  .fuzz/$$reader -max_total_time=$(FUZZ_SECONDS) -timeout=20 -artifact_prefix=.fuzz/ || exit 1; done
 
 bench: .venv/.ready  ## latency and throughput gates against peers; writes bench/results and the tables of the documentation

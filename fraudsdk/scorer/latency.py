@@ -36,6 +36,14 @@ class StageLatency:
         clock = tick_clock()
         self.words[kernels.CLOCK], self.words[kernels.NS_PER_TICK] = clock.source, clock.multiplier
 
+    def histograms(self) -> dict[str, MicrosecondHistogram]:
+        """A copy of each, by name, in the order of the path."""
+        copies = {}
+        for name, histogram in {**self._native, POLICY: self.policy}.items():
+            copies[name] = MicrosecondHistogram()
+            copies[name].merge(histogram)
+        return copies
+
     def summaries(self) -> dict[str, LatencySummary]:
         """What each stage took, by name, in the order of the path."""
         stages = {**self._native, POLICY: self.policy}

@@ -71,10 +71,11 @@ from fraudsdk.scorer.sent import RowsSent, Sent, SentRows, id_of, is_readable_by
 from fraudsdk.scorer.streamed_state import StreamedState
 from fraudsdk.sinks.port import DecisionSink
 from fraudsdk.telemetry.clock import SYSTEM_CLOCK, Clock, Deadline
-from fraudsdk.telemetry.histogram import LatencySummary
+from fraudsdk.telemetry.histogram import LatencySummary, MicrosecondHistogram
 
 # How long a duplicate waits for the decision it duplicates, where its caller sets no deadline.
 _TWIN_WAIT_S: Final = 0.25
+_OUT_OF_TIME: Final = "deadline: passed before it was looked at; it is not remembered"
 _WAS_ERASED: Final = "it names somebody who was erased since, and is not remembered"
 _UNSEEN: Final = -1  # no status of a kernel
 _NOT_YET: Final = (NEEDS_ROOM, kernels.FULL, kernels.NOT_AT_HAND)
@@ -366,7 +367,12 @@ class Scorer:
         return decision
 
     def score_batch(
-        self, table: Any, *, record: bool = True, sent_us: npt.NDArray[np.int64] | None = None
+        self,
+        table: Any,
+        *,
+        record: bool = True,
+        sent_us: npt.NDArray[np.int64] | None = None,
+        goes_on: Callable[[], bool] | None = None,
     ) -> Decisions:
         """
         Decide on many transactions, in the order given, which should be that of event time, by one model.
@@ -380,6 +386,9 @@ class Scorer:
         sent_us : int64[n], optional
             When each was sent, microseconds since the Unix epoch, where that is not now: what lay in the future then is refused,
             whenever it is looked at.
+        goes_on : callable, optional
+            Asked before every few hundred rows whether somebody still waits for them.  What is left once it says no is not looked
+            at: it is not remembered, and its decision is a degraded REVIEW that says so.  To be sent again, it counts then.
 
         Returns
         -------
@@ -400,8 +409,9 @@ class Scorer:
         is_kept_elsewhere = self._asked is not None
         batch = _Batch(self._judge, encoded, sent, record, self._engine.n_features, is_kept_elsewhere=is_kept_elsewhere)
         done = 0
-        while done < len(encoded):
+        while done < len(encoded) and (goes_on is None or goes_on()):
             done += self._decide_some(batch, done)
+        self._leave_undecided(batch, done)
         decisions = batch.decisions()
         if record and self._state is not None:
             with self._lock:
@@ -584,6 +594,11 @@ class Scorer:
         """
         with self._lock:
             return self._latency.summaries()
+
+    def stage_histograms(self) -> dict[str, MicrosecondHistogram]:
+        """`latencies` as the histograms that they are read from, copied; for whoever adds up those of several processes."""
+        with self._lock:
+            return self._latency.histograms()
 
     def feature_latencies(self) -> dict[str, LatencySummary]:
         """What each feature took, alone, of one single transaction in 1,024; in the order of the row."""
@@ -863,6 +878,14 @@ class Scorer:
             raise
         return len(seen)
 
+    def _leave_undecided(self, batch: _Batch, first: int) -> None:
+        """Nobody waits for the rows from `first` on: somebody must look at them."""
+        for row in range(first, len(batch.encoded)):
+            batch.single_out(row, _default(batch.encoded.transaction_ids[row], _OUT_OF_TIME))
+        if first < len(batch.encoded):
+            with self._lock:
+                self._failures["degraded"] += len(batch.encoded) - first
+
     def _see_some(
         self, batch: _Batch, ints: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64], out: npt.NDArray[np.float64]
     ) -> tuple[npt.NDArray[np.int64], str | None]:
@@ -937,17 +960,7 @@ class Scorer:
         try:
             return judge.policy.fallback(self._encoder.prepare(sent.whole()), row, because)
         except Exception as error:  # the last rung: nothing is computed any more
-            return Decision(
-                transaction_id=sent.transaction_id,
-                outcome=Outcome.REVIEW,
-                score=math.nan,
-                margin=math.nan,
-                reasons=(),
-                model_version="none",
-                decided_by="fallback",
-                degraded=True,
-                degraded_because=f"{because}; fallback: {_described(error)}",
-            )
+            return _default(sent.transaction_id, f"{because}; fallback: {_described(error)}")
 
     def _decide_undecided(self) -> None:
         """
@@ -1092,6 +1105,21 @@ def unkept(decision: Decision, because: str) -> Decision:
     if decision.degraded_because:
         why = f"{decision.degraded_because}; {why}"
     return replace(decision, degraded=True, degraded_because=why)
+
+
+def _default(transaction_id: str, because: str) -> Decision:
+    """Where nobody and nothing decided: a person must."""
+    return Decision(
+        transaction_id=transaction_id,
+        outcome=Outcome.REVIEW,
+        score=math.nan,
+        margin=math.nan,
+        reasons=(),
+        model_version="none",
+        decided_by="fallback",
+        degraded=True,
+        degraded_because=because,
+    )
 
 
 def _aftermath(transaction_id: str, model_version: str) -> Decision:

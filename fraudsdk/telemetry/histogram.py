@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -149,6 +150,27 @@ class MicrosecondHistogram:
         bucket = int(np.searchsorted(np.cumsum(self.words[:N_BUCKETS]), rank))
         return min(_upper_edge_ns(bucket), self._max_ns) / NS_PER_US
 
+    def cumulated(self, edges_ns: Sequence[int]) -> tuple[int, ...]:
+        """
+        How many recordings no edge was surely exceeded by, for those who draw wider buckets of their own.
+
+        Parameters
+        ----------
+        edges_ns : sequence of int
+            Nanoseconds, ascending.
+
+        Returns
+        -------
+        tuple of int
+            A count for each edge, of the buckets that end at or below it (never flattering); then all recordings; then their sum
+            in nanoseconds, at most 3.1 % too high.
+        """
+        counts = self.words[:N_BUCKETS]
+        upper_ns = np.minimum(_UPPER_EDGES_NS, self._max_ns)
+        up_to = np.concatenate(([0], np.cumsum(counts)))
+        found = up_to[np.searchsorted(_UPPER_EDGES_NS, edges_ns, side="right")]
+        return (*found.tolist(), self.n, int((counts * upper_ns).sum()))
+
     def summary(self) -> LatencySummary:
         """The figures that answer a question: n, p50, p99, p99.9 and max."""
         return LatencySummary(
@@ -167,3 +189,6 @@ def _upper_edge_ns(bucket: int) -> int:
         return 1 << 62  # shared by everything longer: only the maximum bounds it
     shift = (bucket >> SUB_BUCKET_BITS) - 1
     return (((bucket - (shift << SUB_BUCKET_BITS)) + 1) << shift) - 1
+
+
+_UPPER_EDGES_NS: Final = np.array([_upper_edge_ns(bucket) for bucket in range(N_BUCKETS)], np.int64)

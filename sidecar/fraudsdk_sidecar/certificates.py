@@ -135,7 +135,13 @@ def _try(settings: TlsSettings, files: _Files) -> None:
         key = load_pem_private_key(files.key, None)
     except (TypeError, ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(f"tls.key {settings.key} is no PEM key without a password; name one") from None
-    if key.public_key() != chain[0].public_key():
+    try:
+        is_its_key = key.public_key() == chain[0].public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigurationError(
+            f"tls.certificate {settings.certificate} has a public key of a kind that is not known here; name another"
+        ) from None
+    if not is_its_key:
         raise ConfigurationError(
             f"tls.key {settings.key} is not the key of tls.certificate {settings.certificate}; name two that belong together"
         )

@@ -1,7 +1,7 @@
 """
 What stands between a connection and the servicer, for every call, in this order:
 
-    token -> is there such a method -> who -> may they -> how often -> how many streams -> the servicer -> counted, traced
+    token -> is there such a method -> who -> may they -> how many streams -> how often -> the servicer -> counted, traced
 
 The first two are looked at before any of the message is read, on the one thread that hands out calls; a token that was verified
 once is found by its hash.  The others are looked at on the thread that answers.
@@ -27,7 +27,7 @@ from grpc_status import rpc_status
 
 from fraudsdk_sidecar.auth import Authenticator, Client, Refused, scope_of
 from fraudsdk_sidecar.figures import CallFigures
-from fraudsdk_sidecar.limits import RateLimiter
+from fraudsdk_sidecar.limits import RateLimiter, StreamPlaces
 from fraudsdk_sidecar.logs import Namer, event
 from fraudsdk_sidecar.tracing import Tracer
 
@@ -56,8 +56,7 @@ class Gate(grpc.ServerInterceptor):
     namer : Namer
         What the log calls clients.
     tracer : Tracer or None
-    streams_max : int
-        Streams that are open at a time.
+    streams : StreamPlaces
     health_is_open : bool
         Whether anybody may ask for health.
     """
@@ -70,7 +69,7 @@ class Gate(grpc.ServerInterceptor):
         namer: Namer,
         tracer: Tracer | None,
         *,
-        streams_max: int,
+        streams: StreamPlaces,
         health_is_open: bool,
     ) -> None:
         self.authenticator = authenticator
@@ -79,7 +78,7 @@ class Gate(grpc.ServerInterceptor):
         self._namer = namer
         self._tracer = tracer
         self._health_is_open = health_is_open
-        self._streams = threading.BoundedSemaphore(streams_max)
+        self._streams = streams
         self._waiting: dict[int, Any] = {}
         self.draining = threading.Event()
         self._open = threading.Event()
@@ -167,17 +166,15 @@ class _Call:
 
     def _one_many(self, message: Any, context: Any) -> Iterator[Any]:
         with _Measured(self, context), _Stream(self, context):
-            self._admit(context)
+            self._take(context)
             yield from self._handler.unary_stream(message, context)
 
     def _many_one(self, messages: Iterator[Any], context: Any) -> Any:
         with _Measured(self, context), _Stream(self, context):
-            self._identify(context)
             return self._handler.stream_unary(self._metered(messages, context), context)
 
     def _many_many(self, messages: Iterator[Any], context: Any) -> Iterator[Any]:
         with _Measured(self, context), _Stream(self, context):
-            self._identify(context)
             yield from self._handler.stream_stream(self._metered(messages, context), context)
 
     def _metered(self, messages: Iterator[Any], context: Any) -> Iterator[Any]:
@@ -201,7 +198,7 @@ class _Call:
         self._identify(context)
         self._take(context)
 
-    def _identify(self, context: Any) -> None:
+    def _identify(self, context: Any) -> Client:
         gate = self._gate
         if self._client is None:
             try:
@@ -220,6 +217,7 @@ class _Call:
                 rpc_method=_counted(self._method),
             )
             context.abort(grpc.StatusCode.PERMISSION_DENIED, f"the scope {self._scope} is needed")
+        return self._client
 
     def _take(self, context: Any) -> None:
         assert self._client is not None
@@ -258,20 +256,23 @@ class _Measured:
 
 
 class _Stream:
-    """Holds one of the places for streams."""
+    """Of somebody who may call: holds one of the places for streams."""
 
-    __slots__ = ("_context", "_gate")
+    __slots__ = ("_call", "_context")
 
     def __init__(self, call: _Call, context: Any) -> None:
-        self._gate = call._gate
+        self._call = call
         self._context = context
 
     def __enter__(self) -> None:
-        if not self._gate._streams.acquire(blocking=False):
-            _try_later(self._context, "too many open streams", _STREAMS_BUSY_S)
+        client = self._call._identify(self._context)
+        why = self._call._gate._streams.take(client)
+        if why:
+            _try_later(self._context, why, _STREAMS_BUSY_S)
 
     def __exit__(self, *failure: object) -> None:
-        self._gate._streams.release()
+        assert self._call._client is not None
+        self._call._gate._streams.leave(self._call._client)
 
 
 def _try_later(context: Any, why: str, wait_s: float) -> NoReturn:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -47,6 +47,42 @@ class Rates:
     def per_minute(self, client: Client) -> int:
         """What a client may send.  An address cannot take the name of somebody who is known."""
         return self.anonymous if client.is_anonymous else self.of.get(client.name, self.client)
+
+
+class StreamPlaces:
+    """
+    Places for open streams, of which no client holds more than its share.
+
+    Parameters
+    ----------
+    places_max, places_max_of_one : int
+        Of all clients together, and of each.
+    """
+
+    def __init__(self, places_max: int, places_max_of_one: int) -> None:
+        self._places_max = places_max
+        self._places_max_of_one = places_max_of_one
+        self._held: Counter[tuple[bool, str]] = Counter()
+        self._lock = threading.Lock()
+
+    def take(self, client: Client) -> str:
+        """Take a place: empty, or why there is none."""
+        key = client.is_anonymous, client.name
+        with self._lock:
+            if self._held[key] >= self._places_max_of_one:
+                return "too many open streams of this client"
+            if self._held.total() >= self._places_max:
+                return "too many open streams"
+            self._held[key] += 1
+        return ""
+
+    def leave(self, client: Client) -> None:
+        """Give a place back."""
+        key = client.is_anonymous, client.name
+        with self._lock:
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]
 
 
 class RateLimiter:

@@ -41,6 +41,7 @@ _SCRAPERS_MAX: Final = 4
 _SCRAPER_TIMEOUT_S: Final = 5.0
 _US_PER_S: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
+_EDGES_S: Final = tuple(f"{edge_ns / _NS_PER_S:g}" for edge_ns in EDGES_NS)
 # Of `Scorer.counters`: what can go down is no counter.
 _GAUGES: Final = ("entities", "state_bytes", "tile_ladders", "shared_entities_waiting", "requests_waiting")
 
@@ -110,17 +111,12 @@ class ServiceCollector(Collector):
         yield HistogramMetricFamily("fraudsdk_scores", "Scores of decisions", buckets=buckets, sum_value=total)
 
     def _of_stages(self) -> Iterator[Metric]:
-        took = GaugeMetricFamily(
-            "fraudsdk_stage_seconds", "What the stages of a decision took so far", labels=("stage", "quantile")
-        )
-        counted = CounterMetricFamily("fraudsdk_stage_runs", "How often the stages ran", labels=("stage",))
-        for stage, summary in self._scorer.latencies().items():
-            counted.add_metric((stage,), summary.n)
-            quantiles = {"0.5": summary.p50_us, "0.99": summary.p99_us, "0.999": summary.p999_us, "1": summary.max_us}
-            for quantile, value_us in quantiles.items():
-                took.add_metric((stage, quantile), value_us / _US_PER_S)
+        took = HistogramMetricFamily("fraudsdk_stage_seconds", "What the stages of a decision took", labels=("stage",))
+        for stage, histogram in self._scorer.stage_histograms().items():
+            *counts, n, total_ns = histogram.cumulated(EDGES_NS)
+            buckets = [*zip(_EDGES_S, counts, strict=True), ("+Inf", n)]
+            took.add_metric((stage,), buckets, total_ns / _NS_PER_S)
         yield took
-        yield counted
 
     def _of_state(self) -> Iterator[Metric]:
         counters = self._scorer.counters()
@@ -206,9 +202,14 @@ class _Server(http.server.ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        # The timeout of a socket is one of each read: whoever sends a letter now and then would stay for ever.
+        patience = threading.Timer(_SCRAPER_TIMEOUT_S, _hang_up, (request,))
+        patience.daemon = True
+        patience.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
+            patience.cancel()
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -245,11 +246,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Scrapes are not logged."""
 
 
+def _hang_up(request: socket.socket) -> None:
+    with suppress(OSError):  # it is closed already
+        request.shutdown(socket.SHUT_RDWR)
+
+
 def _gauge(name: str, help: str, value: float) -> Metric:
     return GaugeMetricFamily(name, help, value=value)
 
 
 def _buckets(took: Took) -> list[tuple[str, float]]:
     """Cumulated counts up to each edge."""
-    edges = [*(f"{edge_ns / _NS_PER_S:g}" for edge_ns in EDGES_NS), "+Inf"]
-    return list(zip(edges, accumulate(took.buckets), strict=True))
+    return list(zip((*_EDGES_S, "+Inf"), accumulate(took.buckets), strict=True))

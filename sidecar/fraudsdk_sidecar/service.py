@@ -33,7 +33,7 @@ from fraudsdk_sidecar.certificates import Certificates
 from fraudsdk_sidecar.figures import CallFigures, DecisionFigures, ObservedScorer
 from fraudsdk_sidecar.gate import Gate
 from fraudsdk_sidecar.health import Health
-from fraudsdk_sidecar.limits import RateLimiter, Rates
+from fraudsdk_sidecar.limits import RateLimiter, Rates, StreamPlaces
 from fraudsdk_sidecar.logs import Namer, event, set_level
 from fraudsdk_sidecar.manager import notify
 from fraudsdk_sidecar.metrics import MetricsServer, ServiceCollector, registry_of
@@ -102,7 +102,7 @@ class Service:
                 calls,
                 Namer(config.hash_key),
                 tracer,
-                streams_max=settings.limits.streams,
+                streams=StreamPlaces(settings.limits.streams, settings.limits.streams_per_client),
                 health_is_open=settings.auth.health_without_token,
             )
             self._health = Health(SERVICE_NAME)
@@ -145,6 +145,9 @@ class Service:
             self._take_up(self._reread())
         except FraudSDKError as error:
             event(logging.ERROR, "reload-failed", f"everything stays as it was: {error}")
+            return False
+        except Exception as error:  # a file that nobody thought of must not end a service that works
+            event(logging.ERROR, "reload-failed", "everything stays as it was: our own mistake", error=error)
             return False
         return True
 

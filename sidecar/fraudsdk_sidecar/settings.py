@@ -127,6 +127,7 @@ class LimitSettings:
     threads: int = whole(16, 1, 256, "calls that are worked on at a time")
     concurrent_rpcs: int = whole(64, 1, 100_000, "calls that are worked on or wait; beyond it they are refused")
     streams: int = whole(8, 1, 255, "open streams, each of which holds a thread; fewer than threads")
+    streams_per_client: int = whole(4, 1, 255, "open streams of one client, so that it leaves some to others")
     concurrent_streams_per_connection: int = whole(100, 1, 10_000, "calls on one connection at a time")
     clients: int = whole(10_000, 1, 1_000_000, "clients whose rate is known; beyond it the least recent starts anew")
     anonymous_per_minute: int = whole(

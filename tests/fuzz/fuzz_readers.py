@@ -1,7 +1,7 @@
 """
-Fuzz one reader of kept state.
+Fuzz one reader of kept state, or of messages.
 
-Run        python fuzz_readers.py (parts|log|snapshot) [--without CHECK] FOLDER [libFuzzer's options]
+Run        python fuzz_readers.py (parts|log|snapshot|wire) [--without CHECK] FOLDER [libFuzzer's options]
 Ends       with 0 after so many runs; otherwise with the input that broke a promise, in a file ``crash-...``
 
 ``--without`` leaves a check out of the reader, so that it can be seen that the fuzzer finds the hole.
@@ -27,6 +27,10 @@ def reader_of(name: str) -> Any:
         from fuzz_log import LogReader
 
         return LogReader(atheris.instrument_func)
+    if name == "wire":
+        from fuzz_wire import WireReader
+
+        return WireReader(atheris.instrument_func)
     from fuzz_snapshot import SnapshotReader
 
     return SnapshotReader(atheris.instrument_func)
@@ -49,6 +53,10 @@ def main(arguments: list[str]) -> None:
 
     def mutate(octets: bytes, max_bytes: int, seed: int) -> bytes:
         draw = random.Random(seed)
+        if name == "wire":  # which has no words: its lengths are varints
+            return (reader.changed(octets, draw) if draw.random() < 0.9 else atheris.Mutate(octets, max_bytes))[
+                :max_bytes
+            ]
         if draw.random() < 0.1:
             octets = atheris.Mutate(octets, max_bytes)
             words = words_of(octets)

@@ -1,4 +1,7 @@
-"""Readers of kept state under a fuzzer that follows coverage: a bounded run of each, and readers with a hole, which it finds."""
+"""
+Readers of kept state and of messages under a fuzzer that follows coverage: a bounded run of each, and readers with a hole,
+which it finds.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SEED = 20261124
-RUNS = {"parts": 40_000, "log": 30_000, "snapshot": 3_000}
+RUNS = {"parts": 40_000, "log": 30_000, "snapshot": 3_000, "wire": 6_000}
 HANGS_AFTER_S = 20
 
 
@@ -57,6 +60,7 @@ def test_no_input_breaks_a_promise_of_a_reader(tmp_path, reader):
         ("parts", "soundness of parts"),
         ("log", "layout of transactions"),
         ("snapshot", "soundness of snapshots"),
+        ("wire", "lengths of messages"),
     ],
 )
 def test_a_reader_without_a_check_is_found_out(tmp_path, reader, check):

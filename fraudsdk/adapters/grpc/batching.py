@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 import grpc
 
-from fraudsdk.adapters.grpc.errors import ServiceUnavailableError
+from fraudsdk.adapters.grpc.errors import ServiceError, ServiceUnavailableError
 from fraudsdk.domain.decision import Decision
 from fraudsdk.domain.transaction import Transaction
 from fraudsdk.errors import ConfigurationError, InvalidTransactionError
@@ -133,8 +133,9 @@ class Batcher:
                 return
             try:
                 decisions = self._score_batch([transaction for transaction, _ in sent])
+                _require_one_each(decisions, sent)
             except InvalidTransactionError as error:
-                if error.row is None:
+                if error.row is None or not 0 <= error.row < len(sent):
                     _fail(sent, error)
                     return
                 _fail([sent.pop(error.row)], error)  # nothing of the batch was decided: the others go again
@@ -151,9 +152,19 @@ class Batcher:
     def _settle_alone(self, one: tuple[Sent, Future[Decision]]) -> None:
         transaction, decided = one
         try:
-            decided.set_result(self._score_batch([transaction])[0])
+            decisions = self._score_batch([transaction])
+            _require_one_each(decisions, [one])
+            decided.set_result(decisions[0])
         except Exception as error:
             decided.set_exception(error)
+
+
+def _require_one_each(decisions: Sequence[Decision], sent: Sequence[tuple[Sent, Future[Decision]]]) -> None:
+    """An answer of another length must fail those who wait for it, rather than the thread that all others wait for too."""
+    if len(decisions) != len(sent):
+        raise ServiceError(
+            grpc.StatusCode.INTERNAL, f"{len(sent)} transactions were answered by {len(decisions)} decisions"
+        )
 
 
 def _fail(sent: Sequence[tuple[Sent, Future[Decision]]], error: Exception) -> None:

@@ -34,6 +34,8 @@ from fraudsdk.telemetry.clock import US_PER_S, Deadline
 DEFAULT_TIMEOUT_S: Final = 1.0
 # The second attempt comes 10 to 20 ms after the first, the third 20 to 40 ms later, unless the service names a time.
 DEFAULT_MAX_ATTEMPTS: Final = 3
+# A server that stops drops what has just arrived as CANCELLED, which nobody asked for: only `close` cancels a call.
+_CURABLE: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _FIRST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.5
 # A batch of 10,000 transactions has some 3 MB, and gRPC takes 4 unless it is told otherwise.
@@ -155,6 +157,7 @@ class ScoringClient:
         self._timeout_s = timeout_s
         self._token = token
         self._max_attempts = max_attempts
+        self._is_closed = False
         self._channel = _channel_to(target, tls, options)
         self._stub = service.ScoringServiceStub(self._channel)
 
@@ -302,6 +305,7 @@ class ScoringClient:
 
     def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
+        self._is_closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -323,10 +327,12 @@ class ScoringClient:
                 return method(request, timeout=deadline.remaining_s(), metadata=self._metadata())
             except grpc.RpcError as error:
                 pause_s = _pause_before(attempt + 1, error)
-                is_curable = code_of(error) is grpc.StatusCode.UNAVAILABLE
-                if not is_curable or attempt == self._max_attempts or pause_s >= deadline.remaining_s():
+                is_last = attempt == self._max_attempts or pause_s >= deadline.remaining_s()
+                if is_last or self._is_closed or code_of(error) not in _CURABLE:
                     raise error_of(error) from error
                 time.sleep(pause_s)
+                if self._is_closed:
+                    raise error_of(error) from error
         raise AssertionError("the last attempt returns or raises")
 
 

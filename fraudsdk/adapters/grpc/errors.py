@@ -120,7 +120,7 @@ def error_of(error: Any) -> FraudSDKError:
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         refusal = _detail(error, pb.Refusal())
         return ServiceError(code, text) if refusal is None else invalid_of(refusal)
-    if code is grpc.StatusCode.UNAVAILABLE:
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return ServiceUnavailableError(code, text)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceededError(f"the service did not answer in time ({text}); decide without it, or wait longer")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -38,6 +39,8 @@ SERVICE_NAME: Final = _SERVICE.full_name
 DEFAULT_MAX_TRANSACTIONS: Final = 10_000
 # Of a caller's deadline, what the answer needs on its way back: half of what is left, at most this.
 _WAY_BACK_US: Final = 500
+# Of each transaction of a message besides, for those that nobody decided on are written one by one.
+_ROW_BACK_US: Final = 5
 # What is left of a call without a deadline: gRPC says some three hundred years.
 _NO_DEADLINE_S: Final = 365 * 86_400
 _FEATURES_FILE: Final = "features.toml"
@@ -179,7 +182,11 @@ class ScoringService:
         if not context.is_active():
             raise _CallerGone
         sent = WireTransactions(request, self._max_transactions)
-        return sent.answer(self._scorer.score_batch(sent, record=sent.record))
+        deadline = _deadline_of(context, _ROW_BACK_US * len(sent))
+        decisions = self._scorer.score_batch(sent, record=sent.record, goes_on=partial(_is_awaited, context, deadline))
+        if not context.is_active():
+            raise _CallerGone
+        return sent.answer(decisions)
 
     def _handler_of(self, method: Any) -> grpc.RpcMethodHandler[Any, Any]:
         behaviour = getattr(self, method.name)
@@ -199,15 +206,19 @@ def _serialised(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _deadline_of(context: Any) -> Deadline | None:
-    """When the scorer must have decided, so that the answer arrives in time."""
+def _is_awaited(context: Any, deadline: Deadline | None) -> bool:
+    return bool(context.is_active()) and (deadline is None or not deadline.passed())
+
+
+def _deadline_of(context: Any, more_us: int = 0) -> Deadline | None:
+    """When the scorer must have decided, so that the answer arrives in time; one of many rows takes `more_us` to write."""
     remaining_s = context.time_remaining()
     if remaining_s is None or remaining_s > _NO_DEADLINE_S:
         return None
     remaining_us = int(remaining_s * US_PER_S)
     if remaining_us <= 0:
         raise _CallerGone
-    return Deadline.after_us(remaining_us - min(remaining_us // 2, _WAY_BACK_US))
+    return Deadline.after_us(remaining_us - min(remaining_us // 2, _WAY_BACK_US + more_us))
 
 
 @functools.lru_cache(maxsize=4)

@@ -70,10 +70,11 @@ class WireTransactions:
         self._data = data
         self._bytes = np.frombuffer(data, np.uint8)
         self._address: int = self._bytes.__array_interface__["data"][0]
-        spans = np.empty((_MOSTLY, kernels.SPAN), np.int64)
+        # Zeros: where nothing reads the rows natively, no id is found.
+        spans = np.zeros((_MOSTLY, kernels.SPAN), np.int64)
         count, record = kernels.find_transactions(self._address, len(data), spans)
         if _MOSTLY < count <= max_transactions:
-            spans = np.empty((count, kernels.SPAN), np.int64)
+            spans = np.zeros((count, kernels.SPAN), np.int64)
             kernels.find_transactions(self._address, len(data), spans)
         if count < 0:
             raise InvalidTransactionError(

@@ -29,6 +29,7 @@ from fraudsdk.adapters.grpc import (
     ServiceError,
     ServiceUnavailableError,
 )
+from fraudsdk.adapters.grpc import service as scoring
 from fraudsdk.adapters.grpc._generated.scoring_service_pb2_grpc import ScoringServiceStub
 from fraudsdk.adapters.protobuf import message_of
 from fraudsdk.adapters.protobuf._generated import decision_pb2, transaction_pb2
@@ -38,6 +39,8 @@ from fraudsdk.features.catalogue import reference_feature_set
 from fraudsdk.policy.bands import ScoreBands
 from fraudsdk.policy.rules import Rule
 from fraudsdk.policy.spec import PolicySpec
+from fraudsdk.telemetry.clock import Deadline
+from fraudsdk.testing.clock import ManualClock
 
 PAN = "4111111111111111"
 
@@ -60,6 +63,12 @@ class Watched(Scorer):
         if self.failure is not None:
             raise self.failure
         return super().score(transaction, record=record, deadline=deadline)
+
+    def _decide_some(self, batch, first):
+        done = super()._decide_some(batch, first)
+        self.entered.set()
+        assert self.gate.wait(20)
+        return done
 
 
 class Served:
@@ -431,6 +440,40 @@ def test_a_call_whose_caller_is_gone_is_not_begun(alone, transactions):
     assert 2 == alone.scorer.counters()["events"]
 
 
+def test_work_on_a_message_ends_when_its_caller_is_gone(alone, transactions):
+    """
+    Between parts of it: what was decided until then is remembered, and the rest is not looked at.
+    """
+    alone.scorer.gate.clear()
+    batch = [message_of(new(each, f"part-{i}")) for i, each in enumerate(transactions[:500])]
+    call = alone.stub.ScoreBatch.future(pb.ScoreBatchRequest(transactions=batch))
+    assert alone.scorer.entered.wait(20)
+    assert call.cancel()
+    time.sleep(0.1)  # for the server to hear of it
+    alone.scorer.gate.set()
+
+    assert "next" == alone.client.score(new(transactions[500], "next")).transaction_id
+    assert 0 < alone.scorer.counters()["events"] - 1 < 500
+
+
+def test_a_deadline_within_a_message_leaves_the_rest_to_a_person(alone, transactions, monkeypatch):
+    clock = ManualClock()
+    monkeypatch.setattr(scoring, "_deadline_of", lambda context, more_us: Deadline.after_us(more_us, clock=clock))
+    alone.scorer.gate.clear()
+    batch = [message_of(new(each, f"part-{i}")) for i, each in enumerate(transactions[:500])]
+    call = alone.stub.ScoreBatch.future(pb.ScoreBatchRequest(transactions=batch), timeout=20)
+    assert alone.scorer.entered.wait(20)
+    clock.advance_us(10_000)
+    alone.scorer.gate.set()
+    decisions = call.result(20).decisions
+
+    rungs = [each.rung for each in decisions]
+    n_full = rungs.index(decision_pb2.RUNG_DEFAULT)
+    assert alone.scorer.counters()["events"] == n_full > 0
+    assert [decision_pb2.RUNG_DEFAULT] * (500 - n_full) == rungs[n_full:]
+    assert all(each.degraded_because.startswith("deadline: ") for each in decisions[n_full:])
+
+
 def test_a_stream_that_is_cancelled_frees_its_thread(alone, transactions):
     def endless():
         for i in count():
@@ -530,6 +573,50 @@ def test_a_service_that_comes_late_is_waited_for_within_the_deadline(config, tra
             assert 1 == late.scorer.counters()["events"]
         finally:
             late.close()
+
+
+class Cancels(grpc.ServerInterceptor):
+    """Cancels so many calls that nobody asked to cancel, as a server does that stops."""
+
+    def __init__(self, times):
+        self.left = times
+
+    def intercept_service(self, continuation, details):
+        if self.left == 0:
+            return continuation(details)
+        self.left -= 1
+        return grpc.unary_unary_rpc_method_handler(lambda _, context: context.abort(grpc.StatusCode.CANCELLED, "stops"))
+
+
+def test_a_cancellation_that_nobody_asked_for_is_made_up_for(config, transactions):
+    served = Served(config, interceptors=[Cancels(2)])
+    try:
+        assert "again" == served.client.score(new(transactions[0], "again")).transaction_id
+        assert 1 == served.scorer.counters()["events"]
+    finally:
+        served.close()
+
+
+def test_cancellations_without_end_are_a_service_that_is_not_there(config, transactions):
+    served = Served(config, interceptors=[Cancels(-1)])
+    try:
+        with pytest.raises(ServiceUnavailableError, match="CANCELLED"):
+            served.client.score(transactions[0])
+    finally:
+        served.close()
+
+
+def test_a_call_under_a_client_that_is_closed_is_not_made_again(alone, transactions):
+    alone.scorer.gate.clear()
+    with ThreadPoolExecutor(1) as caller:
+        call = caller.submit(alone.client.score, new(transactions[0], "closed"))
+        assert alone.scorer.entered.wait(20)
+        alone.client.close()
+        with pytest.raises(ServiceUnavailableError, match="CANCELLED"):
+            call.result(20)
+    alone.scorer.gate.set()
+
+    assert 1 == len(alone.scorer.deadlines)
 
 
 def test_a_service_that_is_not_there_is_unavailable(transactions):

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 
 import grpc
 import pytest
@@ -170,6 +171,30 @@ def test_open_streams_are_bounded_and_leave_room_for_single_calls(new_sidecar, p
         assert stub.Score(purchase(2), timeout=10).decision.outcome
         for stream in held:
             stream.cancel()
+
+
+def test_one_client_leaves_streams_to_others(new_sidecar, purchase, stub_of, auth, token):
+    from fraudsdk.adapters.protobuf._generated import scoring_service_pb2 as pb
+
+    sidecar = new_sidecar(**auth, limits__streams=3, limits__streams_per_client=2).start()
+    message = pb.ScoreStreamRequest(transactions=[purchase(1).transaction])
+    answered = threading.Event()
+
+    def held_open():
+        yield message
+        answered.wait(20)
+
+    with sidecar.channel() as channel:
+        many = stub_of(channel).ScoreStream
+        one, other = ([("authorization", f"Bearer {token(sub=name)}")] for name in ("one", "other"))
+        held = [many(held_open(), metadata=one, timeout=30) for _ in range(2)]
+        for stream in held:
+            next(stream)
+        third = many(iter([message]), metadata=one, timeout=10)
+
+        assert grpc.StatusCode.RESOURCE_EXHAUSTED == code_of(lambda timeout: next(third))
+        assert next(many(iter([message]), metadata=other, timeout=10)).decisions
+        answered.set()
 
 
 def test_a_message_that_is_too_long_is_refused(new_sidecar, purchase, stub_of):

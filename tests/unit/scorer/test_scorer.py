@@ -180,6 +180,35 @@ def test_a_deadline_in_time_changes_nothing(scorer):
     assert not scorer.score(purchase(1), deadline=Deadline.after_us(60_000_000)).degraded
 
 
+def test_the_rest_of_a_batch_that_nobody_waits_for_is_not_looked_at_and_says_so(artefact, hash_key):
+    """
+    What was decided until then is what it would have been, and the rest counts when it is sent again.
+    """
+    sink, batch = MemorySink(), [purchase(number) for number in range(1_000)]
+    with Scorer.open(ScorerConfig(model=artefact, hash_key=hash_key), sink=sink) as scorer:
+        cut = scorer.score_batch(batch, goes_on=iter([True, True, False]).__next__)
+        remembered, degraded, told = scorer.counters()["events"], scorer.counters()["degraded"], list(sink.decisions)
+        again = scorer.score_batch(batch)
+    with Scorer.open(ScorerConfig(model=artefact, hash_key=hash_key)) as twin:
+        whole = twin.score_batch(batch)
+
+    assert 0 < remembered < len(batch) == len(cut)
+    assert told == list(cut)
+    assert list(whole[:remembered]) == list(cut[:remembered])
+    left = cut[remembered:]
+    assert len(left) == degraded
+    assert {(Outcome.REVIEW, "fallback", True)} == {(each.outcome, each.decided_by, each.degraded) for each in left}
+    assert all("not remembered" in each.degraded_because and math.isnan(each.score) for each in left)
+    assert [purchase(number)["transaction_id"] for number in range(1_000)] == [each.transaction_id for each in cut]
+    assert list(whole[remembered:]) == list(again[remembered:])
+    assert all(each.duplicate for each in again[:remembered])
+
+
+def test_a_wrong_transaction_refuses_a_batch_that_nobody_waits_for(scorer):
+    with pytest.raises(InvalidTransactionError, match="in row 1"):
+        scorer.score_batch([purchase(1), purchase(2, mcc="12")], goes_on=lambda: False)
+
+
 def test_a_reversal_takes_its_original_out_of_the_velocity(scorer):
     scorer.score(purchase(1))
     scorer.score(purchase(2))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import datetime
 
 import pytest
-from certificates import Authority, require_openssl
+from certificates import OPENSSL, Authority, require_openssl
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -100,3 +101,27 @@ def test_whether_clients_show_certificates_does_not_change_while_it_runs(tls):
 
     with pytest.raises(ConfigurationError, match=r"tls\.client_ca cannot be set or left out"):
         certificates.prepare(TlsSettings(tls.certificate, tls.key))
+
+
+def test_a_public_key_of_an_unknown_kind_is_refused_and_ends_nothing(tls, tmp_path):
+    """
+    A curve written out in place of its name: the certificate is one, and its key cannot be read.
+    """
+    strange = tmp_path / "strange.pem"
+    command = [OPENSSL, "req", "-x509", "-subj", "/CN=a", "-newkey", "ec", "-nodes", "-days", "2"]
+    command += [
+        "-pkeyopt",
+        "ec_paramgen_curve:secp112r1",
+        "-out",
+        str(strange),
+        "-keyout",
+        str(tmp_path / "strange.key"),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    certificates = Certificates(tls)
+    tls.certificate.write_bytes(strange.read_bytes())
+
+    with pytest.raises(ConfigurationError, match=r"tls\.certificate .* public key of a kind"):
+        certificates.prepare(tls)
+    certificates.poll()
+    assert certificates._fetch() is None

@@ -20,7 +20,8 @@ from fraudsdk.cli import app
 
 ROOT = Path(__file__).parents[3]
 SIDECAR = ROOT / "sidecar"
-MANIFESTS = sorted((SIDECAR / "kubernetes").glob("*.yaml"))
+STREAM_MANIFESTS = sorted((SIDECAR / "kubernetes").glob("stream-*.yaml"))
+MANIFESTS = sorted(set((SIDECAR / "kubernetes").glob("*.yaml")) - set(STREAM_MANIFESTS))
 HASH_KEY = {"FRAUDSDK_SIDECAR_HASH_KEY": "a key for tests only"}
 
 
@@ -239,3 +240,45 @@ def test_the_example_is_one_that_starts(load_settings):
 
     assert settings.has_tls and settings.asks_who
     assert "MemoryDenyWriteExecute=" not in (SIDECAR / "systemd" / "fraudsdk-sidecar.service").read_text()
+
+
+def test_the_stream_in_the_cluster_is_one_that_starts_and_scales_by_what_is_served():
+    import fraudsdk_sidecar.stream
+
+    manifests = {each["kind"]: each for each in map(plain_yaml, (path.read_text() for path in STREAM_MANIFESTS))}
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    args = arguments_of([*container["command"][1:], *container["args"]])
+    named = {"app.kubernetes.io/name": "fraudsdk-stream"}
+    metrics = manifests["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    source = Path(fraudsdk_sidecar.stream.__file__).read_text()
+    mounts = [each["mountPath"] for each in container["volumeMounts"]]
+
+    assert {"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"} == set(manifests)
+    assert ("fraudsdk", "kafka") == (container["command"][0], args.command)
+    assert [Address.parse(args.metrics).port] == [each["containerPort"] for each in container["ports"]]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert Address.parse(args.metrics).port == container[probe]["httpGet"]["port"]
+    assert args.kafka_tls
+    assert "--extra kafka" in (SIDECAR / "Dockerfile").read_text()
+    for path in (args.model, args.hash_key_file, args.kafka_ca_file, args.kafka_certificate_file, args.kafka_key_file):
+        assert any(str(path).startswith(f"{mount}/") for mount in mounts), path
+    assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
+    assert all(f'"{each["pods"]["metric"]["name"]}"' in source for each in metrics if each["type"] == "Pods")
+    assert "fraudsdk-stream" == manifests["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"]
+    for kind in ("Deployment", "PodDisruptionBudget"):
+        assert named == manifests[kind]["spec"]["selector"]["matchLabels"]
+    assert named == manifests["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert pod["securityContext"]["runAsNonRoot"] and container["securityContext"]["readOnlyRootFilesystem"]
+
+
+def test_the_unit_of_the_stream_starts_what_there_is():
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str
+    unit.read_string((SIDECAR / "systemd" / "fraudsdk-stream.service").read_text())
+    words = shlex.split(unit["Service"]["ExecStart"])
+    args = arguments_of(words[1:])
+
+    assert ("kafka", "${BROKERS}") == (args.command, args.brokers)
+    assert args.state_dir.is_relative_to(f"/var/lib/{unit['Service']['StateDirectory']}")
+    assert "yes" == unit["Service"]["NoNewPrivileges"] and "ExecReload" not in unit["Service"]

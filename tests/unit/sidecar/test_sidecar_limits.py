@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from fraudsdk_sidecar.auth import Client
-from fraudsdk_sidecar.limits import RateLimiter, Rates
+from fraudsdk_sidecar.limits import RateLimiter, Rates, StreamPlaces
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,6 +101,19 @@ def test_clients_that_are_remembered_are_bounded_and_the_longest_silent_is_forgo
     assert 3 == len(limiter)
     assert limiter.take(clients[3]) > 0.0
     assert 0.0 == limiter.take(clients[0])
+
+
+def test_streams_have_places_and_no_client_has_them_all():
+    places = StreamPlaces(3, 2)
+
+    assert ["", "", "too many open streams of this client"] == [places.take(TILL) for _ in range(3)]
+    assert "" == places.take(STRANGER)
+    assert "too many open streams" == places.take(STRANGER)
+    places.leave(TILL)
+    assert "" == places.take(STRANGER)
+    for each in (TILL, STRANGER, STRANGER):
+        places.leave(each)
+    assert not places._held
 
 
 def test_a_rate_that_was_lowered_keeps_nobody_waiting_longer_than_its_own_minute():

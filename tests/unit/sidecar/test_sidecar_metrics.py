@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from fraudsdk_sidecar import metrics
 from fraudsdk_sidecar.addresses import Address
 from fraudsdk_sidecar.figures import EDGES_NS, CallFigures, DecisionFigures, ObservedScorer
 from fraudsdk_sidecar.metrics import MetricsServer, ServiceCollector, registry_of
@@ -115,6 +116,21 @@ def test_buckets_begin_at_a_microsecond():
     assert 1_000 == EDGES_NS[0] and list(EDGES_NS) == sorted(EDGES_NS)
 
 
+def test_stages_are_histograms_that_add_up_over_processes(scorer, served, simulated):
+    before = samples(fetch(f"{served[0]}/metrics")[1])
+    for each in simulated.transactions(*range(9_700, 9_800)):
+        scorer.score(each)
+    after = samples(fetch(f"{served[0]}/metrics")[1])
+    summary = scorer.latencies()["features"]
+    buckets = [after["fraudsdk_stage_seconds_bucket", f"{edge / 1e9:g}", "features"] for edge in EDGES_NS]
+
+    assert 100 == after["fraudsdk_stage_seconds_count", "features"] - before["fraudsdk_stage_seconds_count", "features"]
+    assert buckets == sorted(buckets) and buckets[-1] == summary.n
+    middle = next(edge for edge, n in zip(EDGES_NS, buckets, strict=True) if 2 * n >= summary.n)
+    assert summary.p50_us * 1e3 <= middle
+    assert 0 < after["fraudsdk_stage_seconds_sum", "features"] <= summary.n * summary.max_us / 1e6
+
+
 def test_it_lives_before_it_serves(served):
     url, ready, _ = served
 
@@ -140,6 +156,29 @@ def test_scrapers_that_say_nothing_keep_nobody_else_out_for_long(served):
 
     assert 4 == hung_up
     assert 200 == fetch(f"{served[0]}/healthz")[0]
+
+
+def test_a_scraper_that_takes_its_time_letter_by_letter_is_hung_up_on(served, monkeypatch):
+    """
+    A probe must find a place though four of them dribble: each letter begins the patience of a read anew.
+    """
+    monkeypatch.setattr(metrics, "_SCRAPER_TIMEOUT_S", 0.3)
+    port = int(served[0].rpartition(":")[2])
+    dribbling = socket.create_connection(("127.0.0.1", port))
+    dribbling.settimeout(0.05)
+    was_let_go = False
+    for _ in range(200):
+        with contextlib.suppress(TimeoutError):
+            try:
+                dribbling.send(b"G")
+                was_let_go = dribbling.recv(1) == b""
+            except ConnectionError:
+                was_let_go = True
+        if was_let_go:
+            break
+    dribbling.close()
+
+    assert was_let_go
 
 
 def test_a_port_that_is_taken_is_named(scorer, served):

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from fraudsdk.adapters.grpc.batching import Batcher
-from fraudsdk.adapters.grpc.errors import ServiceUnavailableError
+from fraudsdk.adapters.grpc.errors import ServiceError, ServiceUnavailableError
 from fraudsdk.domain.decision import approval
 from fraudsdk.errors import ConfigurationError, DeadlineExceededError, InvalidTransactionError
 
@@ -122,3 +122,29 @@ def test_one_that_is_cancelled_in_time_is_not_sent(service):
 def test_bounds_that_bound_nothing_are_refused(service, bounds):
     with pytest.raises(ConfigurationError, match="give others"):
         batcher(service, **bounds)
+
+
+@pytest.mark.parametrize("answer", [[], [approval("a", 0.5, 0.0, "m/1")] * 3], ids=["too few", "too many"])
+def test_an_answer_of_another_length_fails_those_it_is_for_and_nobody_waits_for_ever(service, answer):
+    with batcher(service) as batches:
+        batches._score_batch = lambda transactions: answer
+        first = batches.submit(named("a")[0])
+        with pytest.raises(ServiceError, match="1 transactions were answered by"):
+            first.result(20)
+        batches._score_batch = service.score_batch
+
+        assert "b" == batches.submit(named("b")[0]).result(20).transaction_id
+
+
+@pytest.mark.parametrize("row", [-1, 1, 10**6])
+def test_a_row_that_was_not_sent_is_the_fault_of_all_that_were(service, row):
+    def refuses(_transactions):
+        raise InvalidTransactionError("amount", "is missing", "send it", row=row)
+
+    with batcher(service) as batches:
+        batches._score_batch = refuses
+        with pytest.raises(InvalidTransactionError):
+            batches.submit(named("a")[0]).result(20)
+        batches._score_batch = service.score_batch
+
+        assert "b" == batches.submit(named("b")[0]).result(20).transaction_id
