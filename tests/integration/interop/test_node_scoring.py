@@ -17,8 +17,8 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from keeps_state import plan
 from node_clients import require_node, run, started
-from service_processes import HASH_KEY, MODEL, SidecarProcess
 from servers import wait_for
+from service_processes import HASH_KEY, MODEL, SidecarProcess
 
 from fraudsdk import Scorer, ScorerConfig
 from fraudsdk.adapters.protobuf import decision_message, message_of
@@ -122,8 +122,8 @@ def test_decisions_are_those_of_a_scorer_in_process_bit_for_bit(new_sidecar, sco
 
     assert expected == [each["answer"]["decision"] for each in answers["single"]["answers"]]
     assert [said(each) for each in scorer.score_batch(batch)] == decisions(answers["batch"])
-    in_messages = [each["decisions"] for each in answers["stream"]["answers"]]
-    assert [said(each) for each in scorer.score_batch(stream)] == sum(in_messages, [])
+    streamed = [decision for message in answers["stream"]["answers"] for decision in message["decisions"]]
+    assert [said(each) for each in scorer.score_batch(stream)] == streamed
     assert expected[0] | {"duplicate": True} == answers["again"]["answer"]["decision"]
     assert len({each["score"] for each in expected}) > 20  # they are not all the same
 

@@ -11,3 +11,8 @@ export const told = JSON.parse(readFileSync(0, "utf8"));
 export function say(name, answer) {
   process.stdout.write(JSON.stringify({ case: name, ...answer }) + "\n");
 }
+
+// Ends the process once all that was said is out; connections that are still open would keep it.
+export function done() {
+  process.stdout.write("", () => process.exit(0));
+}
