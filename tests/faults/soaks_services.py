@@ -344,7 +344,7 @@ class Watched:
 
 
 def _row(*cells: object) -> None:
-    print("".join(f"{each:>11}" if number else f"{each:<9}" for number, each in enumerate(cells)), flush=True)
+    print("".join(f"{each:>13}" if number else f"{each:<9}" for number, each in enumerate(cells)), flush=True)
 
 
 def _quantiles(values: list[float]) -> str:
@@ -403,7 +403,13 @@ def _watch(
 ) -> None:
     kinds = {"call": called.unary, "message": called.stream, "alert": consumed.alerts}
     _row(
-        "minute", *(f"{each} MiB" for each in watched), "files", "threads", "calls", *(f"{k} ms" for k in kinds), "lag"
+        "minute",
+        *(f"{each} MiB" for each in watched),
+        "files",
+        "threads",
+        "calls",
+        *(f"{k} ms" for k in kinds),
+        "behind",
     )
     began_s, row_s = time.monotonic(), minutes * 60 / N_ROWS
     for row in range(1, N_ROWS + 1):
