@@ -68,6 +68,7 @@ _ASK_SOON_S: Final = 0.5
 _LOST_WAIT_S: Final = 5.0
 _POLLED_EVERY_S: Final = 0.5
 _HINT_EVERY_S: Final = 1.0
+_NOTED_EVERY_S: Final = 0.1
 _STOP_S: Final = 10.0
 _STORE_THREADS: Final = 8
 # Of a topic whose brokers give none.
@@ -173,7 +174,8 @@ class KafkaWorker:
         self._origin = b""
         self._stopping = Event()
         self._failure: Exception | None = None
-        self._hinted_at_s = 0.0
+        self._hinted_at_s = self._noted_at_s = 0.0
+        self._places: dict[int, tuple[int, int]] = {}
         self._polled_at_s = time.monotonic()
         self.seen = Seen()
         own = {
@@ -210,13 +212,8 @@ class KafkaWorker:
         return is_polling and all(each.is_claimed for each in list(self._partitions.values()))
 
     def places(self) -> dict[int, tuple[int, int]]:
-        """By partition: how many messages state is of, and how many come after them."""
-        places = {}
-        for partition in list(self._partitions.values()):
-            if partition.is_claimed:
-                _, high = self._consumer.get_watermark_offsets(self._at(partition.number), cached=True)
-                places[partition.number] = (partition.committed, max(0, high - partition.committed))
-        return places
+        """By partition: how many messages state is of, and how many come after them; as of a tenth of a second ago."""
+        return self._places
 
     def lag(self) -> dict[int, int]:
         """Messages after the last one that was committed, by partition."""
@@ -276,6 +273,7 @@ class KafkaWorker:
         self._require_told()
         self._settle(list(self._partitions.values()))
         self._hold_back()
+        self._note_places()
         self._hint()
 
     def _require_told(self) -> None:
@@ -713,6 +711,18 @@ class KafkaWorker:
             elif partition.is_paused and not is_full:
                 self._consumer.resume([self._at(partition.number)])
             partition.is_paused = is_full
+
+    def _note_places(self) -> None:
+        """For others: asked from another thread the client may be busy waiting for messages."""
+        if time.monotonic() - self._noted_at_s < _NOTED_EVERY_S:
+            return
+        self._noted_at_s = time.monotonic()
+        places = {}
+        for partition in self._partitions.values():
+            if partition.is_claimed:
+                _, high = self._consumer.get_watermark_offsets(self._at(partition.number), cached=True)
+                places[partition.number] = (partition.committed, max(0, high - partition.committed))
+        self._places = places
 
     def _hint(self) -> None:
         """Tell the group how far its partitions are, for those who watch its lag."""

@@ -61,6 +61,13 @@ def register(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-entities", metavar="N", type=int, default=1_000_000, help="of a partition (default: %(default)s)"
     )
+    parser.add_argument(
+        "--journal-capacity",
+        metavar="N",
+        type=int,
+        default=1_000_000,
+        help="transactions of a partition that labels, reversals and duplicates can refer to (default: %(default)s)",
+    )
     parser.add_argument("--metrics", metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz there")
     _add_topics(parser)
     add_login(parser.add_argument_group("login"))
@@ -138,7 +145,12 @@ def open_state_of(args: argparse.Namespace) -> OpenState:
     from fraudsdk.model.artefact import load_artefact
 
     load_artefact(args.model)  # whoever mistyped it wants to know now
-    config = ScorerConfig(args.model, hash_key=hash_key_of(args.hash_key_file), max_entities=args.max_entities)
+    config = ScorerConfig(
+        args.model,
+        hash_key=hash_key_of(args.hash_key_file),
+        max_entities=args.max_entities,
+        journal_capacity=args.journal_capacity,
+    )
     if args.redis is not None:
         return partial(_in_redis, config, args.redis, args.redis_group)
     if args.state_dir is not None:
