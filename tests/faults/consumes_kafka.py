@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -183,6 +183,8 @@ class Oracle:
     poison : set of (int, int)
     n_transactions : int
         Counted once each.
+    journals : dict of str to bytes
+        By the name that its first block has in Redis: all rows in their order.
     """
 
     ends: dict[int, int]
@@ -191,6 +193,7 @@ class Oracle:
     decisions: dict[tuple[int, int], bytes]
     poison: set[tuple[int, int]]
     n_transactions: int
+    journals: dict[str, bytes] = field(default_factory=dict)
 
 
 def oracle_of(log: Sequence[Message]) -> Oracle:
@@ -229,6 +232,7 @@ def _read_by_one(partition: int, log: Sequence[Message], oracle: Oracle) -> None
         stream.commit()
     names = StreamRedis(redis.Redis(socket_timeout=1, retry=None), partition).names_of(store.parts())
     oracle.parts |= dict(zip(names, map(payload, store.parts().values()), strict=True))
+    oracle.journals[f"fs1:{{tx.{partition}}}:journal:"] = b"".join(store._rows[row] for row in sorted(store._rows))
 
 
 def names_of_user(user: str) -> set[str]:
@@ -265,7 +269,12 @@ def problems_of(oracle: Oracle, client: redis.Redis, read_all) -> list[str]:
 def _problems_of_state(oracle: Oracle, client: redis.Redis) -> Iterator[str]:
     names = {name.decode() for name in client.scan_iter("*", count=10_000)}
     own = {f"fs1:{{tx.{partition}}}:{each}" for partition in oracle.ends for each in ("meta", "out", "feed")}
-    yield from (f"key {name} is nobody's" for name in names - oracle.parts.keys() - own - {"fs1:{tx}:writers"})
+    blocks = {name for name in names if ":journal:" in name}
+    yield from (f"key {name} is nobody's" for name in names - oracle.parts.keys() - own - blocks - {"fs1:{tx}:writers"})
+    for prefix, rows in oracle.journals.items():
+        n_blocks = sum(name.startswith(prefix) for name in blocks)
+        if b"".join(client.mget([f"{prefix}{n}" for n in range(n_blocks)])) != rows:
+            yield f"{prefix} differs"
     for partition, end in oracle.ends.items():
         place = int(client.hget(f"fs1:{{tx.{partition}}}:meta", "o") or 0)
         if place != end:

@@ -246,8 +246,8 @@ def test_the_stream_ends_as_one_process_makes_it(tmp_path, kept):
         assert len(oracle.alerts) > 100 and len(oracle.poison) > 1_000
         with trial.redis.client() as client:
             assert [] == problems_of(oracle, client, trial.broker.read_all)
-            # Something was done twice and does not show; and the comparison can fail.
-            assert len(trial.broker.read_all(TOPICS.decisions)) > N - len(oracle.poison)
+            # What was done twice does not show; and the comparison can fail.
+            assert len(trial.broker.read_all(TOPICS.decisions)) >= N - len(oracle.poison)
             client.setrange(next(iter(oracle.parts)), 80, b"\xff")
             assert 1 <= len(problems_of(oracle, client, trial.broker.read_all))
     finally:
