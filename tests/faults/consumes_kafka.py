@@ -111,8 +111,8 @@ def payment(n: int) -> dict:
 class PlaceFirst(StreamRedis):
     """A negative control: the place in the stream, and then the parts."""
 
-    def commit(self, token, previous, next, parts, alerts):
-        committed = super().commit(token, previous, next, {}, alerts)
+    def commit(self, token, previous, next, parts, alerts, *journal):
+        committed = super().commit(token, previous, next, {}, alerts, *journal)
         time.sleep(0.03)
         if parts:
             answer_of(lambda: self._client.mset(dict(zip(self.names_of(parts), parts.values(), strict=True))))
