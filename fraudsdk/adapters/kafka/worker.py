@@ -72,6 +72,7 @@ _NOTED_EVERY_S: Final = 0.1
 _STOP_S: Final = 10.0
 _STORE_THREADS: Final = 8
 # Of a topic whose brokers give none.
+_MOCK_CLUSTER: Final = "mockCluster"
 _NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"
 
 
@@ -754,8 +755,9 @@ class KafkaWorker:
             raise StateUnavailableError(f"Kafka does not say what {name} is: {topic.error.str()}")
         if self._labels is not None:
             self._labels.require_partitions(len(topic.partitions), name)
-        # Brokers of which none is the controller are librdkafka's own, in this process: an administrator would wait in vain.
-        which = self._topic_id() if cluster.controller_id in cluster.brokers else ""
+        # librdkafka's own brokers, within the process, have no ids of topics: an administrator would wait in vain.
+        is_mock = str(cluster.cluster_id).startswith(_MOCK_CLUSTER)
+        which = "" if is_mock else self._topic_id()
         return f"{name} of {len(topic.partitions)} partitions{which}".encode()
 
     def _topic_id(self) -> str:

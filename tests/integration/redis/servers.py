@@ -68,9 +68,12 @@ class RedisServer:
                 client.close()
                 return self
             except Exception:
-                assert self.process.poll() is None, (self.directory / "server.log").read_text(encoding="utf-8")[-2000:]
+                assert self.process.poll() is None, f"redis-server ended: {self._last_words()}"
                 assert time.monotonic() < deadline, "redis-server does not answer"
                 time.sleep(0.02)
+
+    def _last_words(self) -> str:
+        return (self.directory / "server.log").read_text(encoding="utf-8", errors="replace")[-2000:]
 
     def client(self, **options):
         import redis
