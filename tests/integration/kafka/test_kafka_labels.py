@@ -182,7 +182,7 @@ def kept(redis_server) -> list[list[dict[str, float]]]:
     found = []
     with connect(f"redis://127.0.0.1:{redis_server.port}", timeout_s=5) as client:
         for partition in range(N_PARTITIONS):
-            origin = b"%s of %d partitions" % (TOPICS.transactions.encode(), N_PARTITIONS)
+            origin = client.hget("fs1:{tx}:writers", "stream")
             with StreamedParts(CONFIG, StreamRedis(client, partition), origin) as stream:
                 place = stream.claim()
                 stream.score(place, place, Batch([], np.zeros(0, np.int64), lambda decisions: []))
