@@ -820,7 +820,9 @@ class Scorer:
         except Exception as error:  # not the caller's fault: a decision is due whatever broke
             return self._fallback(judge, sent, row, f"{stage}: {_described(error)}")
 
-    def _encoded(self, table: Any, sent_us: npt.NDArray[np.int64] | None) -> tuple[EncodedTransactions, RowsSent]:
+    def _encoded(
+        self, table: Any, sent_us: npt.NDArray[np.int64] | None = None
+    ) -> tuple[EncodedTransactions, RowsSent]:
         """A table as rows of the border, and as it was sent."""
         encoded: EncodedTransactions
         sent: RowsSent
