@@ -18,13 +18,12 @@ import secrets
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, Final, NoReturn
 
 import redis
 
 from fraudsdk.adapters.redis.connection import Client
-from fraudsdk.adapters.redis.store import RedisStore, answer_of, key_of
+from fraudsdk.adapters.redis.store import RedisStore, answer_of, entities_named
 from fraudsdk.entity_state.store import Changes, Committed, Parts
 from fraudsdk.entity_state.writer import Lost
 from fraudsdk.errors import ConfigurationError, StateError, StateUnavailableError
@@ -67,7 +66,6 @@ _FEED_ENTRIES: Final = 1_000
 _TOLD_KEPT: Final = 10_000
 _TOLD_AT_ONCE: Final = 100
 _AMENDMENT: Final = struct.Struct("<3q")
-_PER_SCAN: Final = 1_000
 _QUARANTINE_S: Final = 7 * 86_400
 DEFAULT_TTL_S: Final = 180 * 86_400
 
@@ -221,16 +219,7 @@ class SharedRedis:
 
     def entity_keys(self) -> Iterator[list[int]]:
         """As `SharedStore`."""
-        # By one connection: the cursors of a server that was restarted mean something else, and a pool would connect again
-        # without a word.
-        client = answer_of(self._client.client) if isinstance(self._client, redis.Redis) else self._client
-        try:
-            names = client.scan_iter(f"fs1:{{{self._group}.*}}:{'[0-9a-f]' * 16}", count=_PER_SCAN)
-            while some := answer_of(lambda: list(islice(names, _PER_SCAN))):
-                yield [key_of(name) for name in some]
-        finally:
-            if client is not self._client:
-                client.close()
+        return entities_named(self._client, f"{self._group}.*")
 
     def poll(self) -> Changes:
         """As `SharedStore`."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, Final
 
 import redis
@@ -28,6 +28,7 @@ from fraudsdk.entity_state.store import UNCHANGED, Committed, JournalChange, Jou
 from fraudsdk.errors import ConfigurationError, StateUnavailableError
 
 _KEY_DIGITS: Final = 16
+_PER_SCAN: Final = 1_000
 
 _CLAIM: Final = """
 redis.call('HSET', KEYS[1], 'tok', ARGV[1])
@@ -198,6 +199,20 @@ def _cut_at_blocks(journal: JournalChange) -> Iterator[tuple[int, bytes]]:
         cuts = [row, *range((row // JOURNAL_BLOCK_ROWS + 1) * JOURNAL_BLOCK_ROWS, end, JOURNAL_BLOCK_ROWS), end]
         for first, until in pairwise(cuts):
             yield first, octets[(first - row) * journal.width : (until - row) * journal.width]
+
+
+def entities_named(client: Client, writers: str) -> Iterator[list[int]]:
+    """Entities that writers have parts of, bit by bit; `writers` is the name of one, or a pattern of several."""
+    # By one connection: the cursors of a server that was restarted mean something else, and a pool would connect again without a
+    # word.
+    own = answer_of(client.client) if isinstance(client, redis.Redis) else client
+    try:
+        names = own.scan_iter(f"fs1:{{{writers}}}:{'[0-9a-f]' * _KEY_DIGITS}", count=_PER_SCAN)
+        while some := answer_of(lambda: list(islice(names, _PER_SCAN))):
+            yield [key_of(name) for name in some]
+    finally:
+        if own is not client:
+            own.close()
 
 
 def key_of(name: bytes) -> int:

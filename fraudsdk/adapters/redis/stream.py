@@ -16,13 +16,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, Final
 
-import redis
-
 from fraudsdk.adapters.redis.connection import Client
-from fraudsdk.adapters.redis.store import RedisStore, answer_of, key_of
+from fraudsdk.adapters.redis.store import RedisStore, answer_of, entities_named
 from fraudsdk.entity_state.writer import Lost
 from fraudsdk.errors import StateError, StateUnavailableError
 
@@ -50,7 +47,6 @@ return 'KEPT'
 """
 _LEASE_MS: Final = 30_000
 _LOOKED_EVERY_S: Final = 1.0
-_PER_SCAN: Final = 1_000
 
 
 class StreamRedis(RedisStore):
@@ -118,15 +114,7 @@ class StreamRedis(RedisStore):
 
     def entity_keys(self) -> Iterator[list[int]]:
         """As `StreamStore`."""
-        # By one connection: the cursors of a server that was restarted mean something else.
-        client = answer_of(self._client.client) if isinstance(self._client, redis.Redis) else self._client
-        try:
-            names = client.scan_iter(f"{self._prefix}{'[0-9a-f]' * 16}", count=_PER_SCAN)
-            while some := answer_of(lambda: list(islice(names, _PER_SCAN))):
-                yield [key_of(name) for name in some]
-        finally:
-            if client is not self._client:
-                client.close()
+        return entities_named(self._client, f"{self._group}.{self._partition}")
 
     def _keep_lease(self, lease_ms: int) -> bytes:
         args: list[Any] = [self._partition, self._lease_token, lease_ms]

@@ -30,7 +30,7 @@ from test_shared_scorers import (  # noqa: E402  # only where Redis is
 )
 
 from fraudsdk import Scorer, ScorerConfig  # noqa: E402
-from fraudsdk.adapters.redis import SharedRedis, connect, shared  # noqa: E402
+from fraudsdk.adapters.redis import SharedRedis, connect  # noqa: E402
 from fraudsdk.entity_state.layout import META_ENTITIES, META_NEWEST, META_OLDEST  # noqa: E402
 from fraudsdk.errors import StateError, StateUnavailableError  # noqa: E402
 from fraudsdk.scorer import shared_state  # noqa: E402
@@ -295,7 +295,7 @@ def test_a_newcomer_that_comes_while_an_entity_is_read_is_not_missed(opened, ser
 
 
 def test_a_store_that_is_restarted_during_a_survey_is_surveyed_again(tmp_path, opened, monkeypatch):
-    monkeypatch.setattr(shared, "_PER_SCAN", 10)
+    monkeypatch.setattr(store, "_PER_SCAN", 10)
     monkeypatch.setattr(shared_state, "_SURVEYED_AT_ONCE", 1)
     server = RedisServer(tmp_path / "kept", *EVERY_WRITE).start()
     try:
