@@ -30,7 +30,7 @@ from test_shared_scorers import (  # noqa: E402  # only where Redis is
 )
 
 from fraudsdk import Scorer, ScorerConfig  # noqa: E402
-from fraudsdk.adapters.redis import SharedRedis, connect  # noqa: E402
+from fraudsdk.adapters.redis import SharedRedis, connect, store  # noqa: E402
 from fraudsdk.entity_state.layout import META_ENTITIES, META_NEWEST, META_OLDEST  # noqa: E402
 from fraudsdk.errors import StateError, StateUnavailableError  # noqa: E402
 from fraudsdk.scorer import shared_state  # noqa: E402
